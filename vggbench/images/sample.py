@@ -1,11 +1,10 @@
 """The built-in labelled set on disk: its splits, writing them as JPEG files, and the check against recorded digests.
 
-    python -m vggbench.images.sample --write-manifest    # for developers, after the drawing changed on purpose
+After the drawing was changed on purpose, `python -m vggbench.images.sample --write-manifest` records new digests.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -15,20 +14,21 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
+from vggbench.errors import DataError, StorageError, UsageError
 from vggbench.images.sample_drawing import CLASSES, Annotation, draw
 
 #: Images per split. "train" trains, "tune" steers, "test" is reported and never steers anything.
@@ -68,10 +68,11 @@ def prepare(
     blocks = range(-(-wanted // BLOCK))
     rows: dict[int, list[str]] = {}
     jobs = [(split, block, folder, min(BLOCK, wanted - block * BLOCK)) for block in blocks]
-    for block, block_rows in _run(jobs, workers):
-        rows[block] = block_rows
-        if progress:
-            progress(sum(map(len, rows.values())), wanted)
+    with closing(_run(jobs, workers)) as results:  # so that Ctrl-C stops the workers at once, not at the exit
+        for block, block_rows in results:
+            rows[block] = block_rows
+            if progress:
+                progress(sum(map(len, rows.values())), wanted)
     _write_annotations(folder / "annotations.csv", [row for block in blocks for row in rows[block]])
     return folder
 
@@ -93,15 +94,15 @@ def write_manifest(path: Path = _MANIFEST, workers: int | None = None) -> None:
 
 def _wanted(split: str, count: int | None) -> int:
     if split not in SPLITS:
-        _fail(f"No split {split!r} in the sample set. Known: {', '.join(SPLITS)}.")
+        raise UsageError(f"No split {split!r} in the sample set. Known: {', '.join(SPLITS)}.")
     if count is None:
         return SPLITS[split]
     if not 1 <= count <= SPLITS[split]:
-        _fail(f"{count} images of split {split!r} were asked for. It has 1 to {SPLITS[split]}.")
+        raise UsageError(f"{count} images of split {split!r} were asked for. Possible: 1 to {SPLITS[split]}.")
     return count
 
 
-def _run(jobs: list[tuple[str, int, Path, int]], workers: int | None) -> Iterator[Block]:
+def _run(jobs: list[tuple[str, int, Path, int]], workers: int | None) -> Generator[Block, None, None]:
     if _worker_count(workers, len(jobs)) == 1:
         for job in jobs:
             yield _prepare_block(*job)
@@ -111,10 +112,10 @@ def _run(jobs: list[tuple[str, int, Path, int]], workers: int | None) -> Iterato
             for future in as_completed([pool.submit(_prepare_block, *job) for job in jobs]):
                 yield future.result()
         except BrokenProcessPool:
-            _fail(
+            raise DataError(
                 "A process that draws sample images died. In a script, call from below `if __name__ == '__main__':`, "
                 "or pass workers=1."
-            )
+            ) from None
 
 
 def _worker_count(workers: int | None, jobs: int) -> int:
@@ -183,12 +184,12 @@ def _compare(split: str, block: int, digests: dict[str, str], recorded: dict[str
     where = f"Block {block} of the sample split {split!r} (images {block * BLOCK} to {block * BLOCK + BLOCK - 1})"
     for kind in ("pixels", "annotations"):
         if digests[kind] != recorded[kind]:
-            _fail(
+            raise DataError(
                 f"{where}: this machine draws other {kind} than recorded (NumPy {np.__version__}). "
                 "Results on this set could not be compared with others. Try another NumPy, and report this."
             )
     if digests["jpeg"] != recorded["jpeg"]:
-        _fail(
+        raise DataError(
             f"{where}: the pixels are as recorded, only the JPEG encoder differs ({_encoder()}; recorded with "
             f"{_manifest()['encoder']}). Install a Pillow with that encoder."
         )
@@ -200,7 +201,7 @@ def _draw_block(split: str, block: int) -> tuple[list[bytes], list[str], dict[st
     for index in _indices(block):
         pixels, annotation = draw(split, index)
         pixels_hash.update(f"{pixels.shape}".encode())
-        pixels_hash.update(pixels)
+        pixels_hash.update(pixels.tobytes())
         images.append(_jpeg(pixels))
         rows.append(_row(index, annotation))
     digests = {
@@ -245,6 +246,8 @@ def _file_name(index: int) -> str:
 
 def _replace(path: Path, content: bytes, scratch: Path) -> None:
     """Writes a file that is at any moment absent, old or complete, also when two processes write it at once."""
+    if path.exists() and path.read_bytes() == content:
+        return
     temporary = scratch / f".{path.name}.{os.getpid()}.tmp"
     temporary.write_bytes(content)
     os.replace(temporary, path)
@@ -261,25 +264,18 @@ def _remove_stale(scratch: Path) -> None:
 
 
 def _encoder() -> str:
-    from PIL import features
-
     name = "libjpeg-turbo" if features.check_feature("libjpeg_turbo") else "libjpeg"
     return f"Pillow {PIL.__version__} with {name} {features.version('jpg')}"
 
 
 @cache
-def _manifest() -> dict[str, object]:
+def _manifest() -> Any:
     return json.loads(_MANIFEST.read_text())
 
 
 def _recorded(split: str, block: int) -> dict[str, str]:
-    return _manifest()["splits"][split][block]
-
-
-def _fail(message: str) -> NoReturn:
-    from vggbench.errors import DataError
-
-    raise DataError(message)
+    digests: dict[str, str] = _manifest()["splits"][split][block]
+    return digests
 
 
 if __name__ == "__main__":

@@ -1,0 +1,251 @@
+"""Weights files: what they are, what they expect of their input, and how to load them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vgg_reference.architectures import CROP_SIZE, NUM_CLASSES, UnknownArchitecture, count_parameters
+from vgg_reference.architectures import architecture as find_architecture
+from vgg_reference.model import LRN_ALPHA, VGG, build, initialize_he
+
+#: The key of a safetensors file's metadata under which Weights stands as JSON.
+METADATA_KEY = "vggbench"
+
+
+class BadWeights(ValueError):
+    """A weights file that cannot be used, in one line: what came, what is accepted, what to do."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From RGB 0-255 to a network's input: reorder channels, subtract mean, multiply by scale (per channel).
+
+    mean and scale stand in the order of the network's own channels. Section 2.1: only a mean is subtracted.
+    """
+
+    order: str = "RGB"
+    mean: tuple[float, float, float] = (123.68, 116.779, 103.939)
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+#: The authors' models (their gists) and torchvision's, in terms of RGB 0-255.
+PREPROCESSING = {
+    "paper-rgb": Preprocess(),
+    "paper-bgr": Preprocess("BGR", (103.939, 116.779, 123.68)),
+    "torchvision": Preprocess(
+        "RGB",
+        (0.485 * 255, 0.456 * 255, 0.406 * 255),
+        (1 / (0.229 * 255), 1 / (0.224 * 255), 1 / (0.225 * 255)),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of weights of one network.
+
+    name: "sample/D/[256;512]/seed0", "random:0" or a file's name. train_scale: the paper's S that they correspond
+    to ("256", "384", "[256;512]"), or None. status: "authors" only for the paper's own weights, which alone can
+    get a verdict on the paper's rows; "sample", "random", "other" else. digest: SHA-256 over names, shapes and
+    bytes of all tensors. path: where the tensors lie; None for random weights.
+    """
+
+    name: str
+    network: str
+    width: float = 1.0
+    hidden_width: float | None = None
+    num_classes: int = NUM_CLASSES
+    crop_size: int = CROP_SIZE
+    batch_norm: bool = False
+    lrn_alpha: float = LRN_ALPHA
+    preprocess: Preprocess = Preprocess()
+    train_scale: str | None = None
+    status: str = "other"
+    recipe: str = ""
+    licence: str = ""
+    digest: str = ""
+    path: str | None = None
+    seed: int | None = None
+
+    @property
+    def size(self) -> dict[str, float | int]:
+        """Keyword arguments of layer_sizes() and count_macs()."""
+        hidden = {} if self.hidden_width is None else {"hidden_width": self.hidden_width}
+        return {"width": self.width, "num_classes": self.num_classes, "crop_size": self.crop_size, **hidden}
+
+
+def digest_of(state: dict[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, independent of order and of the container."""
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha.update(tensor.view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def random_weights(
+    network: str,
+    seed: int = 0,
+    *,
+    width: float = 1.0,
+    hidden_width: float | None = None,
+    num_classes: int = NUM_CLASSES,
+    crop_size: int = CROP_SIZE,
+    batch_norm: bool = False,
+) -> Weights:
+    """He-initialized weights by seed: for speed and for relations that hold for any weights."""
+    find_architecture(network, batch_norm)
+    identity = f"he {network} {seed} {width} {hidden_width} {num_classes} {crop_size} {batch_norm}"
+    return Weights(
+        name=f"random:{seed}",
+        network=network,
+        width=width,
+        hidden_width=hidden_width,
+        num_classes=num_classes,
+        crop_size=crop_size,
+        batch_norm=batch_norm,
+        status="random",
+        recipe=f"He initialization, seed {seed}",
+        digest=hashlib.sha256(identity.encode()).hexdigest(),
+        seed=seed,
+    )
+
+
+def empty_model(weights: Weights, *, dense: bool = False, pool_ceil: bool = False) -> VGG:
+    """The network of these weights before they are loaded, in evaluation mode."""
+    return build(
+        weights.network,
+        weights.width,
+        weights.num_classes,
+        weights.crop_size,
+        dense,
+        batch_norm=weights.batch_norm,
+        pool_ceil=pool_ceil,
+        hidden_width=weights.hidden_width,
+        lrn_alpha=weights.lrn_alpha,
+    ).eval()
+
+
+def state_dict(weights: Weights) -> dict[str, Tensor]:
+    """The tensors of these weights, FP32 on the CPU. Raises BadWeights."""
+    if weights.path is None:
+        return initialize_he(empty_model(weights), weights.seed or 0).state_dict()
+    with _opened(Path(weights.path)) as file:
+        return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+
+
+def load(weights: Weights, *, dense: bool = False, pool_ceil: bool = False) -> VGG:
+    """The network with its weights, in evaluation mode. Raises BadWeights."""
+    model = empty_model(weights, dense=dense, pool_ceil=pool_ceil)
+    state = state_dict(weights)
+    _check_shapes(weights.path or weights.name, weights.network, model, state)
+    model.load_state_dict(state)
+    return model
+
+
+def save_weights(path: Path, state: dict[str, Tensor], weights: Weights) -> Weights:
+    """Write FP32 safetensors with its Weights as metadata, atomically; returns them with digest and path."""
+    state = {name: tensor.detach().float().cpu().contiguous() for name, tensor in state.items()}
+    named = dataclasses.replace(weights, digest=digest_of(state), path=None)
+    data = save(state, metadata={METADATA_KEY: json.dumps(dataclasses.asdict(named), sort_keys=True)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+    return dataclasses.replace(named, path=str(path))
+
+
+def read_weights(
+    path: Path,
+    network: str | None = None,
+    num_classes: int | None = None,
+    preprocess: Preprocess | None = None,
+) -> Weights:
+    """What a safetensors file holds, checked against the network and class count asked for. Raises BadWeights.
+
+    A file of this project says all about itself. A foreign one (torchvision's or timm's names) must be of a full-size
+    224 network, and ``preprocess`` must say what input it expects.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        metadata = (file.metadata() or {}).get(METADATA_KEY)
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    if metadata is not None:
+        weights = _from_metadata(path, metadata)
+        if network is not None and network != weights.network:
+            raise BadWeights(f"{path}: holds network {weights.network}, asked was {network}.")
+    else:
+        weights = _foreign(path, shapes, network, preprocess)
+    if num_classes is not None and num_classes != weights.num_classes:
+        raise BadWeights(f"{path}: has {weights.num_classes} classes, the data has {num_classes}.")
+    if preprocess is not None:
+        weights = dataclasses.replace(weights, preprocess=preprocess)
+    _check_shapes(str(path), weights.network, empty_model(weights), shapes)
+    digest = digest_of(state_dict(weights))
+    if weights.digest and weights.digest != digest:
+        raise BadWeights(f"{path}: its tensors do not match the digest in its metadata; the file was altered.")
+    return dataclasses.replace(weights, digest=digest)
+
+
+def _opened(path: Path):  # type: ignore[no-untyped-def]
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        if not path.is_file():
+            raise BadWeights(f"{path}: no such weights file.") from error
+        raise BadWeights(f"{path}: not a safetensors file ({error}). Accepted are .safetensors files.") from error
+
+
+def _from_metadata(path: Path, text: str) -> Weights:
+    try:
+        fields = json.loads(text)
+        order, mean, scale = (fields["preprocess"][key] for key in ("order", "mean", "scale"))
+        known = {field.name for field in dataclasses.fields(Weights)} - {"preprocess", "path"}
+        kept = {key: value for key, value in fields.items() if key in known}
+        weights = Weights(**kept, preprocess=Preprocess(order, tuple(mean), tuple(scale)), path=str(path))
+        find_architecture(weights.network)
+    except (ValueError, KeyError, TypeError, UnknownArchitecture) as error:
+        raise BadWeights(f"{path}: its {METADATA_KEY!r} metadata cannot be read ({error}).") from error
+    return weights
+
+
+def _foreign(
+    path: Path, shapes: dict[str, tuple[int, ...]], network: str | None, preprocess: Preprocess | None
+) -> Weights:
+    if network is None or preprocess is None:
+        raise BadWeights(
+            f"{path}: says nothing of itself; name its network and its preprocessing ({', '.join(PREPROCESSING)})."
+        )
+    last = shapes.get("classifier.6.weight", (NUM_CLASSES,))[0]
+    return Weights(
+        name=path.name,
+        network=network,
+        num_classes=last,
+        batch_norm=any(name.endswith("running_mean") for name in shapes),
+        preprocess=preprocess,
+        path=str(path),
+    )
+
+
+def _check_shapes(name: str, network: str, model: VGG, state: dict[str, Tensor] | dict[str, tuple[int, ...]]) -> None:
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    found = {key: tuple(value.shape) if isinstance(value, Tensor) else value for key, value in state.items()}
+    for key in [*wanted, *found]:
+        if wanted.get(key) != found.get(key):
+            parameters = count_parameters(model.architecture) if model.crop_size == CROP_SIZE else None
+            raise BadWeights(
+                f"{name}: does not fit network {network}: {key} is {found.get(key, 'absent')}, "
+                f"expected {wanted.get(key, 'absent')}"
+                + (f" ({network} has {parameters:,} parameters at 1000 classes)." if parameters else ".")
+            )

@@ -1,0 +1,48 @@
+"""One exception root; the CLI maps each kind to its exit status at one place.
+
+A message is one line: what came, what is accepted, what to do.
+"""
+
+from __future__ import annotations
+
+
+class VggbenchError(Exception):
+    """Bad input or a missing means: shown as one line, never as a traceback."""
+
+    exit_code = 2
+
+
+class UsageError(VggbenchError):
+    """An option that cannot be: unknown network, protocol, scale, precision."""
+
+    exit_code = 2
+
+
+class DataError(VggbenchError):
+    """Images or labels that cannot be used: empty folder, corrupt file, label out of range."""
+
+    exit_code = 4
+
+
+class WeightsError(VggbenchError):
+    """A weights file that is not what was asked for: other network, other class count, other format."""
+
+    exit_code = 5
+
+
+class BackendUnavailable(VggbenchError):
+    """A backend, precision or device that does not work here; says how to get it."""
+
+    exit_code = 6
+
+
+class StorageError(VggbenchError):
+    """The cache or the output folder cannot be read or written (full, read-only)."""
+
+    exit_code = 7
+
+
+class RecordError(VggbenchError):
+    """Records that cannot be read or cannot share a table."""
+
+    exit_code = 8

@@ -1,0 +1,65 @@
+"""Labelled images in a fixed order, wherever they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image file. id: its path inside the data folder with "/" (never the absolute path); label: 0-based."""
+
+    id: str
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class Bad:
+    """An image that could not be decoded: its id and why, in one line."""
+
+    id: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images of one split in the order in which they are evaluated.
+
+    The order is a fixed, stratified one (every class once, then every class a second time, ... by a seeded hash of
+    ids within the class), so that the first N are a fair subset and a prefix of every larger one.
+    fingerprint: SHA-256 over the sorted (id, content digest, label) of all images, independent of the folder's place.
+    digests: content SHA-256 of each image's file, aligned with images.
+    layout: what the folder was taken for, in words.
+    """
+
+    name: str
+    split: str
+    classes: tuple[str, ...]
+    images: tuple[LabelledImage, ...]
+    digests: tuple[str, ...]
+    fingerprint: str
+    layout: str
+    total: int
+    boxes: dict[str, tuple[float, float, float, float]] = field(default_factory=dict, compare=False)
+
+    def first(self, count: int | None) -> Dataset:
+        """The first ``count`` images (all if None), with the fingerprint of what is left."""
+        from vggbench.images.folder import fingerprint
+
+        if count is None or count >= len(self.images):
+            return self
+        images, digests = self.images[:count], self.digests[:count]
+        return Dataset(
+            self.name,
+            self.split,
+            self.classes,
+            images,
+            digests,
+            fingerprint(images, digests),
+            self.layout,
+            self.total,
+            self.boxes,
+        )
+

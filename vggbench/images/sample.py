@@ -61,19 +61,18 @@ def prepare(
     """
     wanted = _wanted(split, count)
     folder = Path(root) / split
-    parts = folder / ".blocks"
-    parts.mkdir(parents=True, exist_ok=True)
-    _remove_stale(parts)
-
+    with _storage_errors(folder):
+        _make_folder(folder)
     blocks = range(-(-wanted // BLOCK))
     rows: dict[int, list[str]] = {}
-    jobs = [(split, block, folder, min(BLOCK, wanted - block * BLOCK)) for block in blocks]
+    jobs = [(folder, split, block, min(BLOCK, wanted - block * BLOCK)) for block in blocks]
     with closing(_run(jobs, workers)) as results:  # so that Ctrl-C stops the workers at once, not at the exit
         for block, block_rows in results:
             rows[block] = block_rows
             if progress:
                 progress(sum(map(len, rows.values())), wanted)
-    _write_annotations(folder / "annotations.csv", [row for block in blocks for row in rows[block]])
+    with _storage_errors(folder):
+        _write_annotations(folder, [row for block in blocks for row in rows[block]])
     return folder
 
 
@@ -102,20 +101,33 @@ def _wanted(split: str, count: int | None) -> int:
     return count
 
 
-def _run(jobs: list[tuple[str, int, Path, int]], workers: int | None) -> Generator[Block, None, None]:
+def _run(jobs: list[tuple[Path, str, int, int]], workers: int | None) -> Generator[Block, None, None]:
     if _worker_count(workers, len(jobs)) == 1:
         for job in jobs:
-            yield _prepare_block(*job)
+            with _storage_errors(job[0]):
+                done = _prepare_block(*job)
+            yield done
         return
     with _pool(workers, len(jobs)) as pool:
         try:
             for future in as_completed([pool.submit(_prepare_block, *job) for job in jobs]):
-                yield future.result()
+                with _storage_errors(jobs[0][0]):
+                    done = future.result()
+                yield done
         except BrokenProcessPool:
             raise DataError(
                 "A process that draws sample images died. In a script, call from below `if __name__ == '__main__':`, "
                 "or pass workers=1."
             ) from None
+
+
+@contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StorageError(f"The sample images cannot be kept in {folder}: {reason}. Choose another place.") from error
 
 
 def _worker_count(workers: int | None, jobs: int) -> int:
@@ -148,7 +160,7 @@ def _start_worker() -> None:
     threading.Thread(target=leave_with_parent, args=(parent.sentinel,), daemon=True).start()
 
 
-def _prepare_block(split: str, block: int, folder: Path, count: int) -> Block:
+def _prepare_block(folder: Path, split: str, block: int, count: int) -> Block:
     """Makes the first `count` files of a block right on disk. Returns their rows of annotations.csv."""
     recorded = _recorded(split, block)
     part = folder / ".blocks" / f"{block:03d}.csv"
@@ -228,12 +240,13 @@ def _row(index: int, annotation: Annotation) -> str:
     return f"{_file_name(index)},{annotation.label},{CLASSES[annotation.label]},{box},{annotation.diameter:.2f}"
 
 
-def _write_annotations(path: Path, rows: list[str]) -> None:
+def _write_annotations(folder: Path, rows: list[str]) -> None:
     """Never shortens what another run wrote: it is the same list, only longer."""
+    path = folder / "annotations.csv"
     lines = [",".join(COLUMNS), *rows]
     if path.exists() and path.read_text().splitlines()[: len(lines)] == lines:
         return
-    _replace(path, ("\n".join(lines) + "\n").encode(), path.parent / ".blocks")
+    _replace(path, ("\n".join(lines) + "\n").encode(), folder / ".blocks")
 
 
 def _indices(block: int) -> range:
@@ -253,8 +266,10 @@ def _replace(path: Path, content: bytes, scratch: Path) -> None:
     os.replace(temporary, path)
 
 
-def _remove_stale(scratch: Path) -> None:
-    """A killed process leaves a temporary file behind; a young one may belong to a run that is still writing."""
+def _make_folder(folder: Path) -> None:
+    """Also removes temporary files of killed processes; a young one may belong to a run that is still writing."""
+    scratch = folder / ".blocks"
+    scratch.mkdir(parents=True, exist_ok=True)
     for temporary in scratch.glob(".*.tmp"):
         try:
             if time.time() - temporary.stat().st_mtime > _STALE_SECONDS:

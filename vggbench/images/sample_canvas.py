@@ -157,6 +157,18 @@ def tight_box(window: Window, coverage: Plane) -> tuple[float, float, float, flo
     )
 
 
+def texture_tone(texture: str, window: Window, pose: Pose, periods: float, phases: tuple[float, float]) -> Plane:
+    """0 where the texture is dark, 1 where it is bright."""
+    if texture == "horizontal":
+        return wave(window.v, pose, periods, phases[0])
+    if texture == "vertical":
+        return wave(window.u, pose, periods, phases[0])
+    if texture == "rings":
+        return wave(np.sqrt(window.u * window.u + window.v * window.v), pose, periods, phases[0])
+    across, down = wave(window.u, pose, periods, phases[0]), wave(window.v, pose, periods, phases[1])
+    return across + down - across * down * 2.0
+
+
 def wave(coordinate: Plane, pose: Pose, periods: float, phase: float) -> Plane:
     """A square wave 0..1 whose edges are two pixels wide."""
     turns = coordinate * (periods / 2) + phase

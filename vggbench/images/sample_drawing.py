@@ -26,8 +26,8 @@ from vggbench.images.sample_canvas import (
     on_grid,
     place,
     shape_coverage,
+    texture_tone,
     tight_box,
-    wave,
     window_of,
 )
 
@@ -173,22 +173,10 @@ def _add_object(
     dark_over_bright = dice.within(difficulty.dark_over_bright)
     periods = dice.within(difficulty.periods)
     phases = dice.within((0.0, 1.0)), dice.within((0.0, 1.0))
-    tone = _tone(TEXTURES[texture], window, pose, periods, phases) * (1 - dark_over_bright) + dark_over_bright
+    tone = texture_tone(TEXTURES[texture], window, pose, periods, phases) * (1 - dark_over_bright) + dark_over_bright
     for plane, value in zip(planes, bright, strict=True):
         part = plane[window.rows, window.columns]
         part += coverage * (tone * value - part)
-
-
-def _tone(texture: str, window: Window, pose: Pose, periods: float, phases: tuple[float, float]) -> Plane:
-    """0 where the texture is dark, 1 where it is bright."""
-    if texture == "horizontal":
-        return wave(window.v, pose, periods, phases[0])
-    if texture == "vertical":
-        return wave(window.u, pose, periods, phases[0])
-    if texture == "rings":
-        return wave(np.sqrt(window.u * window.u + window.v * window.v), pose, periods, phases[0])
-    across, down = wave(window.u, pose, periods, phases[0]), wave(window.v, pose, periods, phases[1])
-    return across + down - across * down * 2.0
 
 
 #: Centres of the parts in shape coordinates; each arrangement is its own mirror image.

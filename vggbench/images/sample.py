@@ -279,8 +279,8 @@ def _make_folder(folder: Path) -> None:
 
 
 def _encoder() -> str:
-    name = "libjpeg-turbo" if features.check_feature("libjpeg_turbo") else "libjpeg"
-    return f"Pillow {PIL.__version__} with {name} {features.version('jpg')}"
+    turbo = features.version("libjpeg_turbo")
+    return f"Pillow {PIL.__version__} with " + (f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}")
 
 
 @cache

@@ -280,7 +280,8 @@ def _make_folder(folder: Path) -> None:
 
 def _encoder() -> str:
     turbo = features.version("libjpeg_turbo")
-    return f"Pillow {PIL.__version__} with " + (f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}")
+    library = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
+    return f"Pillow {PIL.__version__} with {library}"
 
 
 @cache

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.variants import Variant
@@ -64,7 +67,7 @@ def default_backend() -> str:
 
 
 def open_session(variant: Variant, device: str = "auto", threads: int | None = None) -> Session:
-    """A session for the variant. threads: of the CPU backend; None leaves the library's default.
+    """A session for the variant. threads: of a CPU backend; None takes default_threads(), the same for every backend.
 
     Raises UsageError for an unknown backend, precision or device, BackendUnavailable for one that does not work here.
     """
@@ -73,6 +76,8 @@ def open_session(variant: Variant, device: str = "auto", threads: int | None = N
         raise UsageError(f"No precision {variant.precision!r}. Known: {', '.join(PRECISIONS)}.")
     if device not in DEVICES:
         raise UsageError(f"No device {device!r}. Known: {', '.join(DEVICES)}.")
+    if threads is not None and threads < 1:
+        raise UsageError(f"Cannot run on {threads} threads. Give 1 or more, or leave it out.")
     missing = backend.available()
     if missing is not None:
         raise BackendUnavailable(missing)
@@ -85,3 +90,51 @@ def open_session(variant: Variant, device: str = "auto", threads: int | None = N
         )
     session: Session = backend.open_session(variant, device, threads)
     return session
+
+
+def resolve_device(device: str, has_cuda: bool) -> str:
+    """ "auto" -> "cuda:0" where the library has CUDA, else "cpu"."""
+    if device == "auto":
+        device = "cuda" if has_cuda else "cpu"
+    return "cuda:0" if device == "cuda" else device
+
+
+def default_threads() -> int:
+    """Physical cores, or fewer where the process may use fewer: its affinity, its container's quota."""
+    counts = [psutil.cpu_count(logical=False) or os.cpu_count() or 1]
+    if hasattr(os, "sched_getaffinity"):
+        counts.append(len(os.sched_getaffinity(0)))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        counts.append(int(quota) // int(period))
+    except (OSError, ValueError):
+        pass  # no cgroup, or "max": no quota
+    return max(1, min(counts))
+
+
+def check_images(images: Array, variant: Variant) -> None:
+    """Raises UsageError for images that the variant cannot take."""
+    crop, dense = variant.weights.crop_size, variant.form == "dense"
+    accepted = (
+        f"(n, 3, {'h, w) with h, w >= ' if dense else f'{crop}, '}{crop}{'' if dense else ')'}, float32, C-contiguous"
+    )
+    if not isinstance(images, np.ndarray):
+        raise UsageError(f"Images are {type(images).__name__}; accepted are arrays {accepted}.")
+    sides = images.shape[2:]
+    fits = images.ndim == 4 and images.shape[0] > 0 and images.shape[1] == 3
+    fits = fits and (min(sides) >= crop if dense else sides == (crop, crop))
+    if not fits or images.dtype != np.float32 or not images.flags.c_contiguous:
+        order = "" if images.flags.c_contiguous else ", not C-contiguous"
+        raise UsageError(f"Images are {images.shape} {images.dtype}{order}; accepted are {accepted}.")
+
+
+def check_scores(scores: Array, variant: Variant) -> Array:
+    """The scores, owned, float32, C-contiguous. Raises BackendUnavailable if a value overflowed."""
+    if not np.isfinite(scores).all():
+        raise BackendUnavailable(
+            f"{variant.backend} {variant.precision} gave scores that are not finite: {variant.weights.name} overflows "
+            "the range of this precision, or an input was not finite. Use fp32 or bf16."
+        )
+    if scores.dtype != np.float32 or not scores.flags.c_contiguous or not scores.flags.owndata:
+        return np.array(scores, np.float32, order="C")
+    return scores

@@ -1,0 +1,141 @@
+"""Everything this project does, as sessions: `nox -s reproduce`, `nox -s tests`; `nox -l` lists them."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import shutil
+import threading
+import urllib.request
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["reproduce", "tests"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+
+HERE = Path(__file__).parent
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+ANSWER_SECONDS = 4.0
+
+
+@nox.session
+def reproduce(session: nox.Session) -> None:
+    """The page: the paper's tables beside measured numbers. Arguments after -- go to `vggbench reproduce`."""
+    install(session)
+    session.run("python", "-m", "vggbench", "reproduce", "--out", "out", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The tests. Arguments after -- go to pytest."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and likely mistakes, by ruff."""
+    install_tools(session, "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict over both packages."""
+    install(session, "types")
+    session.run("python", "-m", "mypy")
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """The built wheel, installed without the clone, does its job. Arguments after -- go to `vggbench reproduce`."""
+    folder = Path(session.create_tmp()).resolve()
+    built = folder / "dist"
+    shutil.rmtree(built, ignore_errors=True)
+    install_torch(session)
+    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(built), str(HERE))
+    (file,) = built.glob("*.whl")
+    # Without its dependencies a second time, because a rebuilt wheel has the version of the one before it.
+    session.install(str(file), "-c", str(constraints()))
+    session.install("--force-reinstall", "--no-deps", str(file))
+    with session.chdir(folder):
+        session.run("vggbench", "doctor")
+        session.run("vggbench", "reproduce", "--out", "out", *session.posargs)
+
+
+def install(session: nox.Session, extra: str | None = None) -> None:
+    """torch's right build, then the project (editable) with pinned versions; nothing if that is already there."""
+    stamp = Path(session.virtualenv.location) / "vggbench-installed"
+    wanted = _state(session, extra)
+    if stamp.exists() and stamp.read_text() == wanted:
+        session.log("Installed already; nothing that decides it has changed.")
+        return
+    stamp.unlink(missing_ok=True)
+    install_torch(session)
+    session.install("-e", f".[{extra}]" if extra else ".", "-c", str(constraints()))
+    stamp.write_text(wanted)
+
+
+def install_torch(session: nox.Session) -> None:
+    """A CUDA build only where an NVIDIA driver is found; else the CPU build from PyTorch's own index if it answers."""
+    if not has_nvidia_driver() and answers(CPU_INDEX + "/"):
+        try:
+            # Without dependencies: that index holds few versions of them; the next step brings the pinned ones.
+            session.install("torch", "-c", "constraints/cpu.txt", "--no-deps", "--index-url", CPU_INDEX)
+        except nox.command.CommandFailed:
+            session.warn("PyTorch's CPU index did not deliver; taking torch from the configured index.")
+        else:
+            return
+    session.install("torch", "-c", str(constraints()))
+
+
+def install_tools(session: nox.Session, *tools: str) -> None:
+    """Tools that need nothing of the project, at their pinned versions."""
+    session.install(*tools, "-c", "constraints/base.txt")
+
+
+def constraints() -> Path:
+    """The pinned set for this machine."""
+    return HERE / "constraints" / ("gpu-trt11.txt" if has_nvidia_driver() else "cpu.txt")
+
+
+def has_nvidia_driver() -> bool:
+    """Whether the driver's library or its tool is here; no CUDA package is needed to ask."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return shutil.which("nvidia-smi") is not None
+    return True
+
+
+def answers(address: str) -> bool:
+    """Whether the address answers within seconds. In a thread, because looking up a name knows no time limit."""
+    found: list[bool] = []
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(address, method="HEAD")
+            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
+                found.append(answer.status == 200)
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(ANSWER_SECONDS)
+    return bool(found) and found[0]
+
+
+def _state(session: nox.Session, extra: str | None) -> str:
+    """What decides an environment's content: this project's metadata, the pins, the Python and its place."""
+    python = session.run(
+        "python", "-c", "import platform, sys; print(platform.python_version(), sys.prefix)", silent=True, log=False
+    )
+    sha = hashlib.sha256(f"{python} {extra} {HERE} {constraints().name}".encode())
+    for file in [HERE / "pyproject.toml", HERE / "noxfile.py", *sorted((HERE / "constraints").glob("*.txt"))]:
+        sha.update(file.read_bytes())
+    return sha.hexdigest()

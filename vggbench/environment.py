@@ -1,0 +1,213 @@
+"""What a measurement ran on, as one flat dict; no name of a host or of a person.
+
+Imports nothing heavy: libraries are asked for their versions through their metadata, the GPU through its driver.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import vggbench
+
+#: Instruction sets that decide which kernels a library picks.
+_CPU_FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "asimddp",
+    "bf16",
+    "i8mm",
+    "sve",
+)
+_LIBRARIES = (
+    "torch",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnx",
+    "tensorrt",
+    "torch-tensorrt",
+    "numpy",
+    "pillow",
+    "scipy",
+    "safetensors",
+    "altair",
+)
+#: Variables that change how fast or how exactly a CPU library computes.
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_CONF", "LD_PRELOAD", "CUDA_VISIBLE_DEVICES")
+
+
+def environment(command: list[str] | None = None) -> dict[str, Any]:
+    """CPU, memory, system, library versions, GPU, commit, command: flat, values are str, int, float or None.
+
+    command: the command line, sys.argv if None. Sizes in bytes, clocks in MHz as the driver gives them.
+    """
+    return {
+        "vggbench": vggbench.__version__,
+        "commit": commit(),
+        "command": command_line(sys.argv if command is None else command),
+        "python": platform.python_version(),
+        "system": _system(),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        **_cpu(),
+        "memory_bytes": _memory_bytes(),
+        **_gpu(),
+        **{name: version for name in _LIBRARIES if (version := installed(name)) is not None},
+        **{name: _without_home(os.environ[name]) for name in _VARIABLES if name in os.environ},
+    }
+
+
+def installed(distribution: str) -> str | None:
+    """Version of an installed distribution, None if it is not there; nothing is imported."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def command_line(arguments: list[str]) -> str:
+    """The command as typed, home folders as "~" so that no user's name is recorded."""
+    program, *rest = arguments or ["vggbench"]
+    name = Path(program).name
+    words = ["vggbench" if name in ("__main__.py", "-m", "-c", "") else name, *rest]
+    return " ".join(_quoted(_without_home(word)) for word in words)
+
+
+@functools.cache
+def commit() -> str | None:
+    """`git describe` of the source tree this runs from; None outside one, as in an installed wheel."""
+    tree = Path(vggbench.__file__).resolve().parents[1]
+    if not (tree / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(tree), "describe", "--always", "--dirty", "--tags"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None
+
+
+def usable_cores() -> int:
+    """Cores this process may run on; a container may have fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_cuda() -> bool:
+    """Whether the NVIDIA driver is here and shows a device; asks the driver itself, so no CUDA library is needed."""
+    return bool(_cuda_devices())
+
+
+@functools.cache
+def _cuda_devices() -> tuple[str, ...]:
+    """Names of the devices the driver shows. TensorRT and others crash without one, so this is asked first."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return ()
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return ()
+    names = []
+    for index in range(count.value):
+        device, name = ctypes.c_int(0), ctypes.create_string_buffer(128)
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        driver.cuDeviceGetName(name, len(name), device)
+        names.append(name.value.decode(errors="replace"))
+    return tuple(names)
+
+
+def _gpu() -> dict[str, Any]:
+    """GPU name and count from the driver; its version, clocks and memory where NVML's Python package is there."""
+    devices = _cuda_devices()
+    if not devices:
+        return {"gpu": None}
+    found: dict[str, Any] = {"gpu": devices[0], "gpu_count": len(devices)}
+    try:
+        import pynvml  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+        pynvml.nvmlInit()
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+            found |= {
+                "gpu_driver": _text(pynvml.nvmlSystemGetDriverVersion()),
+                "gpu_memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+                "gpu_sm_clock_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+                "gpu_max_sm_clock_mhz": pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM),
+                "gpu_memory_clock_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
+            }
+        finally:
+            pynvml.nvmlShutdown()
+    except Exception as error:  # the package is absent, or NVML refuses one of the questions on this machine
+        found["gpu_details"] = f"not available: {type(error).__name__}"
+    return found
+
+
+def _cpu() -> dict[str, Any]:
+    name, flags = platform.processor() or platform.machine(), ""
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        text = ""
+    for key, value in re.findall(r"^([^\t:]+?)\s*:\s*(.*)$", text, flags=re.MULTILINE):
+        if key == "model name":
+            name = value.strip()
+        if key in ("flags", "Features"):
+            flags = value
+            break
+    present = set(flags.split())
+    return {
+        "cpu": name,
+        "cpu_flags": " ".join(flag for flag in _CPU_FLAGS if flag in present),
+        "cores": usable_cores(),
+        "logical_cpus": os.cpu_count(),
+    }
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system()
+
+
+def _without_home(text: str) -> str:
+    """The text with this user's home, and any folder under /home or /Users, as "~"."""
+    home = str(Path.home())
+    if len(home) > 1:
+        text = re.sub(rf"{re.escape(home)}(?=/|$)", "~", text)
+    return re.sub(r"/(?:home|Users)/[^/\s]+", "~", text)
+
+
+def _quoted(word: str) -> str:
+    """As shlex.quote, but "~" stays as it is."""
+    return word if re.fullmatch(r"~?[\w@%+=:,./-]+", word) else "'" + word.replace("'", "'\\''") + "'"
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,283 @@
+"""The paper's findings as data, and their judgement from records (top-1 error, paired by image).
+
+The rule. Each finding has one null hypothesis, tested over training seeds and images at once
+(statistics.crossed_effect), and its p-value is adjusted by Holm over all findings that were measured:
+
+- a difference ("better"): the null is no effect. Shown: p_holm < .05 in the paper's direction. Not shown: the 95 %
+  interval excludes an effect of SMALLEST_EFFECT_POINTS in that direction.
+- an equality ("equal", "no-gain"): the null is an effect of MARGIN_POINTS (either way; a gain). Shown: p_holm < .05
+  within the margin. Not shown: the 95 % interval lies outside it.
+- all else is not decided; so is what was measured on fewer than MIN_IMAGES images, and a finding about training
+  recipes with one seed only, which cannot tell the recipe from the luck of one training run.
+
+Where a finding says several things (each), the weakest of them decides. Records pair by image over the common prefix
+of one fixed order and by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vggbench.questions import QUESTIONS, Contrast, Question, label
+from vggbench.results import Record
+from vggbench.statistics import Effect, crossed_effect, holm
+
+Verdict = Literal["shown", "not shown", "not decided"]
+Array = npt.NDArray[np.float64]
+
+#: Percentage points of top-1 error. A smaller effect than the first counts as none of interest; two recipes within the
+#: second count as equal. MIN_IMAGES: with fewer, nothing is decided.
+SMALLEST_EFFECT_POINTS = 0.5
+MARGIN_POINTS = 1.0
+MIN_IMAGES = 100
+ALPHA = 0.05
+
+RULE = (
+    f"Shown: p < {ALPHA:g} after Holm over all findings, in the paper's direction (for a claim of equality: within "
+    f"{MARGIN_POINTS:g} point). Not shown: the 95 % interval excludes the paper's direction by at least "
+    f"{SMALLEST_EFFECT_POINTS:g} points, or lies outside the margin. Not decided: all else, fewer than {MIN_IMAGES} "
+    "images, or a finding about training recipes measured with one training seed."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two measured rows side by side, over the images and seeds that both have; effect = error_a - error_b, points."""
+
+    label_a: str
+    label_b: str
+    error_a_percent: float
+    error_b_percent: float
+    effect_points: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statement of the paper, judged. Effects in percentage points of top-1 error, positive as the paper says."""
+
+    id: str
+    statement: str
+    verdict: Verdict
+    effect_points: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    comparisons: tuple[Comparison, ...]
+    judged_over: str
+    note: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One record's top-1 errors in the data's order (images,), 0 or 1."""
+
+    errors: Array
+    bad: tuple[str, ...]
+    recorded: bool
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A question's measurement before Holm's adjustment. enough: whether a verdict may be drawn from it."""
+
+    effect: Effect | None
+    comparisons: tuple[Comparison, ...]
+    over: str
+    notes: tuple[str, ...]
+    enough: bool
+
+
+#: Row key -> training seed -> row; and the differences of one contrast by seed, (images,) each.
+_Rows = dict[str, dict[int | None, _Row]]
+_Differences = dict[int | None, Array]
+
+
+def judge(records: Sequence[Record]) -> list[Finding]:
+    """Every finding of QUESTIONS, judged from accuracy records of one data set, one set of choices and kind of weights.
+
+    Where there are several such sets, the one with the most records measured in this run is taken, and each note says
+    how many records were left out.
+    """
+    rows, left_out = _rows(records)
+    judged = [_judge(question, rows) for question in QUESTIONS]
+    adjusted = iter(holm([found.effect.p for found in judged if found.effect]))
+    remark = (f"{left_out} records of other data, choices or weights were left out.",) if left_out else ()
+    return [
+        _finding(question, replace(found, notes=found.notes + remark), next(adjusted) if found.effect else 1.0)
+        for question, found in zip(QUESTIONS, judged, strict=True)
+    ]
+
+
+def _finding(question: Question, found: _Judged, p_holm: float) -> Finding:
+    """The finding with its verdict, by the rule at the top."""
+    effect, note = found.effect, " ".join(found.notes)
+    about = (question.id, question.statement)
+    if effect is None:
+        return Finding(*about, "not decided", None, None, None, None, None, found.comparisons, found.over, note)
+    mean, low, high = 100 * effect.mean, 100 * effect.low, 100 * effect.high
+    verdict = _verdict(question.kind, mean, low, high, p_holm) if found.enough else "not decided"
+    if verdict == "shown" and question.kind == "better" and high < SMALLEST_EFFECT_POINTS:
+        note = f"{note} The effect is below {SMALLEST_EFFECT_POINTS:g} points.".strip()
+    return Finding(*about, verdict, mean, low, high, effect.p, p_holm, found.comparisons, found.over, note)
+
+
+def _verdict(kind: str, mean: float, low: float, high: float, p_holm: float) -> Verdict:
+    """In percentage points. The p-value of an equality is 1 outside its margin, so a low one is in its direction."""
+    if p_holm < ALPHA and (mean > 0 or kind != "better"):
+        return "shown"
+    if kind == "better":
+        return "not shown" if high < SMALLEST_EFFECT_POINTS else "not decided"
+    outside = high < -MARGIN_POINTS or (kind == "equal" and low > MARGIN_POINTS)
+    return "not shown" if outside else "not decided"
+
+
+def row_key(record: Record) -> str:
+    """What a record stands for: its claim's id, else "<protocol>/<networks>/<train scale>"."""
+    if record.claim is not None:
+        return record.claim
+    names = "+".join(f"{run.network}/{run.weights.get('train_scale')}" for run in record.networks)
+    return f"{record.workload.protocol}/{names}"
+
+
+def _rows(records: Sequence[Record]) -> tuple[_Rows, int]:
+    """Key -> seed -> row, of the set that is judged, and how many records are of other sets.
+
+    Of two records of one row and seed the one over more images counts, then the one measured in this run.
+    """
+    worlds: dict[str, list[Record]] = {}
+    for record in records:
+        if record.kind == "accuracy" and record.samples.unit == "rank" and record.samples.values:
+            worlds.setdefault(_world(record), []).append(record)
+    if not worlds:
+        return {}, 0
+    chosen = max(worlds.values(), key=lambda found: (sum(r.origin == "measured" for r in found), len(found)))
+    rows: _Rows = {}
+    for record in sorted(chosen, key=lambda r: (len(r.samples.values), r.origin == "measured")):
+        bad = tuple(sorted(str(entry["id"]) for entry in record.workload.data.get("bad", [])))
+        row = _Row((np.asarray(record.samples.values) > 0).astype(np.float64), bad, record.origin == "recorded")
+        rows.setdefault(row_key(record), {})[record.seed] = row
+    return rows, sum(map(len, worlds.values())) - len(chosen)
+
+
+def _world(record: Record) -> str:
+    """Records pair only where this agrees: the complete data in its order, the open choices, the kind of weights."""
+    data = record.workload.data
+    order = data.get("fingerprint_full") or data.get("fingerprint")
+    statuses = sorted({str(run.weights.get("status")) for run in record.networks})
+    return repr((data.get("split"), order, sorted(record.workload.choices.items()), statuses))
+
+
+def _judge(question: Question, rows: _Rows) -> _Judged:
+    comparisons: list[Comparison] = []
+    notes = [question.note] if question.note else []
+    judged: list[tuple[Effect, Array]] = []
+    recorded = False
+    for group in question.each:
+        measured: list[_Differences] = []
+        for contrast in group:
+            differences = _differences(contrast, rows)
+            if isinstance(differences, str):
+                notes.append(differences)
+                continue
+            measured.append(differences)
+            comparisons.append(_comparison(contrast, rows, differences))
+            recorded |= any(rows[key][seed].recorded for key in (contrast.a, contrast.b) for seed in differences)
+        if measured:
+            pooled = _pool(measured, notes)
+            judged.append((_effect(question.kind, pooled), pooled))
+    if len(judged) < len(question.each):
+        return _Judged(None, tuple(comparisons), "not measured", tuple(notes), False)
+    if len(judged) > 1:
+        notes.append("Several statements must hold; effect and interval are those of the weakest.")
+    effect, pooled = max(judged, key=lambda pair: pair[0].p if pair[0].mean > 0 else 2 - pair[0].p)
+    seeds, images = pooled.shape
+    over = f"{seeds} training seeds and {images:,} images"
+    if seeds == 1:
+        over = f"{images:,} images, one training seed: a statement about these weights only"
+    if one_seed := question.about == "training" and seeds == 1:
+        notes.append("One training seed cannot tell the recipe from the luck of a training run.")
+    if images < MIN_IMAGES:
+        notes.append(f"{images} images are too few to decide; {MIN_IMAGES} are needed.")
+    over += "; recorded runs among them" if recorded else ""
+    return _Judged(effect, tuple(comparisons), over, tuple(notes), images >= MIN_IMAGES and not one_seed)
+
+
+def _differences(contrast: Contrast, rows: _Rows) -> _Differences | str:
+    """error_a - error_b by seed over the images that both have, (images,) each; or why they cannot be paired."""
+    a, b = rows.get(contrast.a, {}), rows.get(contrast.b, {})
+    missing = [label(key) for key in (contrast.a, contrast.b) if key not in rows]
+    if missing:
+        return f"Not measured: {', '.join(missing)}."
+    seeds = [seed for seed in a if seed in b]
+    names = f"{label(contrast.a)} and {label(contrast.b)}"
+    if not seeds:
+        return f"{names} have no training seed in common."
+    pairs = [(a[seed], b[seed]) for seed in seeds]
+    if len({row.bad for pair in pairs for row in pair}) > 1:
+        return f"{names} skipped different bad images, so they cannot be paired by image."
+    images = min(len(row.errors) for pair in pairs for row in pair)
+    if images < 2:
+        return f"{names} have {images} images in common."
+    return {seed: a[seed].errors[:images] - b[seed].errors[:images] for seed in seeds}
+
+
+def _comparison(contrast: Contrast, rows: _Rows, differences: _Differences) -> Comparison:
+    values = np.stack(list(differences.values()))
+    seeds, images = values.shape
+    effect = crossed_effect(values)
+
+    def error_percent(key: str) -> float:
+        return 100 * float(np.mean([rows[key][seed].errors[:images] for seed in differences]))
+
+    return Comparison(
+        label_a=label(contrast.a),
+        label_b=label(contrast.b),
+        error_a_percent=error_percent(contrast.a),
+        error_b_percent=error_percent(contrast.b),
+        effect_points=100 * effect.mean,
+        low=100 * effect.low,
+        high=100 * effect.high,
+        p=effect.p,
+        seeds=seeds,
+        images=images,
+    )
+
+
+def _pool(measured: list[_Differences], notes: list[str]) -> Array:
+    """Mean over the comparisons of a group, (seeds, images): over the images that all have, and over the set of seeds
+    that keeps most comparisons x seeds."""
+    choices = [frozenset(found) for found in measured]
+    choices.append(frozenset.intersection(*choices))
+
+    def covered(seeds: frozenset[int | None]) -> list[_Differences]:
+        return [found for found in measured if seeds <= set(found)]
+
+    seeds = max(choices, key=lambda choice: (len(choice) * len(covered(choice)), len(covered(choice))))
+    kept = covered(seeds)
+    if len(kept) < len(measured):
+        notes.append(f"Pooled over {len(kept)} of {len(measured)} comparisons, those with the same {len(seeds)} seeds.")
+    images = min(len(values) for found in kept for values in found.values())
+    order = [seed for seed in kept[0] if seed in seeds]
+    pooled: Array = np.mean([[found[seed][:images] for seed in order] for found in kept], axis=0)
+    return pooled
+
+
+def _effect(kind: str, pooled: Array) -> Effect:
+    """The effect; for an equality, p is that of the nearer margin, and 1 outside it."""
+    if kind == "better":
+        return crossed_effect(pooled)
+    margin = MARGIN_POINTS / 100
+    sides = [crossed_effect(pooled, null=null) for null in ((-margin,) if kind == "no-gain" else (-margin, margin))]
+    inside = sides[0].mean > -margin and (kind == "no-gain" or sides[0].mean < margin)
+    return replace(sides[0], p=max(side.p for side in sides) if inside else 1.0)

@@ -51,6 +51,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def family(session: nox.Session) -> None:
+    """Trains the sample family anew: hours. Arguments after -- go to the command, as --seeds 0 or --jobs 2."""
+    install(session)
+    session.run("python", "-m", "vggbench.train.family", "--out", "out/family", *session.posargs)
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """The built wheel, installed without the clone, does its job. Arguments after -- go to `vggbench reproduce`."""
     folder = Path(session.create_tmp()).resolve()
@@ -132,9 +139,7 @@ def answers(address: str) -> bool:
 
 def _state(session: nox.Session, extra: str | None) -> str:
     """What decides an environment's content: this project's metadata, the pins, the Python and its place."""
-    python = session.run(
-        "python", "-c", "import platform, sys; print(platform.python_version(), sys.prefix)", silent=True, log=False
-    )
+    python = (Path(session.virtualenv.location) / "pyvenv.cfg").read_text()
     sha = hashlib.sha256(f"{python} {extra} {HERE} {constraints().name}".encode())
     for file in [HERE / "pyproject.toml", HERE / "noxfile.py", *sorted((HERE / "constraints").glob("*.txt"))]:
         sha.update(file.read_bytes())

@@ -1,0 +1,1 @@
+"""What is measured: ranks of the true label (accuracy) and seconds a call (latency)."""

@@ -289,6 +289,11 @@ def _manifest() -> Any:
     return json.loads(_MANIFEST.read_text())
 
 
+def recorded_digest(split: str) -> str:
+    """One digest over all that is recorded of a split: what names it as training data."""
+    return hashlib.sha256(json.dumps(_manifest()["splits"][split], sort_keys=True).encode()).hexdigest()
+
+
 def _recorded(split: str, block: int) -> dict[str, str]:
     digests: dict[str, str] = _manifest()["splits"][split][block]
     return digests

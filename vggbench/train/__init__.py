@@ -1,0 +1,1 @@
+"""Training by the paper's recipe (section 3.1)."""

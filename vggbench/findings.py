@@ -183,9 +183,15 @@ def _judge(question: Question, rows: _Rows) -> _Judged:
     notes = [question.note] if question.note else []
     judged: list[tuple[Effect, Array]] = []
     recorded = False
+    missing = {key: label(key) for group in question.each for pair in group for key in (pair.a, pair.b)}
+    missing = {key: name for key, name in missing.items() if key not in rows}
+    if missing:
+        notes.append(f"Not measured: {', '.join(missing.values())}.")
     for group in question.each:
         measured: list[_Differences] = []
         for contrast in group:
+            if contrast.a in missing or contrast.b in missing:
+                continue
             differences = _differences(contrast, rows)
             if isinstance(differences, str):
                 notes.append(differences)
@@ -215,10 +221,7 @@ def _judge(question: Question, rows: _Rows) -> _Judged:
 
 def _differences(contrast: Contrast, rows: _Rows) -> _Differences | str:
     """error_a - error_b by seed over the images that both have, (images,) each; or why they cannot be paired."""
-    a, b = rows.get(contrast.a, {}), rows.get(contrast.b, {})
-    missing = [label(key) for key in (contrast.a, contrast.b) if key not in rows]
-    if missing:
-        return f"Not measured: {', '.join(missing)}."
+    a, b = rows[contrast.a], rows[contrast.b]
     seeds = [seed for seed in a if seed in b]
     names = f"{label(contrast.a)} and {label(contrast.b)}"
     if not seeds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -87,7 +88,9 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot write records ({error.strerror}). Free space or name another --out.") from error
+        raise StorageError(
+            f"{path}: cannot write records ({error.strerror}). Free space or name another --out."
+        ) from error
 
 
 def read_records(path: Path) -> list[Record]:
@@ -95,10 +98,11 @@ def read_records(path: Path) -> list[Record]:
     try:
         data = path.read_bytes()
         text = gzip.decompress(data).decode() if path.suffix == ".gz" else data.decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: cannot read records ({error}).") from error
     records = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines(): a name may hold U+2028 or U+0085, which stand unescaped in JSON.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -108,7 +112,7 @@ def read_records(path: Path) -> list[Record]:
                     f"{path}, line {number}: format {fields['format']}, this version reads up to {FORMAT}; upgrade vggbench."
                 )
             records.append(Record.model_validate(fields))
-        except (ValueError, ValidationError) as error:
+        except (ValueError, TypeError, ValidationError) as error:
             first = str(error).splitlines()[0]
             raise RecordError(f"{path}, line {number}: not a record ({first}).") from error
     return records

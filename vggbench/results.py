@@ -109,7 +109,8 @@ def read_records(path: Path) -> list[Record]:
             fields = json.loads(line)
             if isinstance(fields, dict) and fields.get("format", 0) > FORMAT:
                 raise RecordError(
-                    f"{path}, line {number}: format {fields['format']}, this version reads up to {FORMAT}; upgrade vggbench."
+                    f"{path}, line {number}: format {fields['format']}, this version reads up to {FORMAT}; "
+                    "upgrade vggbench."
                 )
             records.append(Record.model_validate(fields))
         except (ValueError, TypeError, ValidationError) as error:

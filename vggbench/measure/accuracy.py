@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ from vggbench import backends, cache
 from vggbench.backends import Session
 from vggbench.errors import DataError, UsageError
 from vggbench.images import Bad, Dataset
-from vggbench.images.decode import DECODER
 from vggbench.measure import shards
-from vggbench.measure.pipeline import DecodedImages, Job, compute
-from vggbench.measure.shards import Block, Stored
+from vggbench.measure.pipeline import DecodedImages, compute
+from vggbench.measure.stored import How, Job, StoredPass, open_passes
 from vggbench.protocols import Choices, Pass, check_choices
 from vggbench.variants import Variant
 
@@ -35,7 +34,7 @@ SHARD_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Counts:
-    """What a run took. Image-passes: one image in one pass. seconds: of the loop, without opening sessions."""
+    """What a run took, in image-passes: one image in one pass. seconds: of the loop, without opening sessions."""
 
     cached: int
     computed: int
@@ -49,50 +48,21 @@ class Counts:
 
 @dataclass(frozen=True)
 class PassResults:
-    """Posteriors of one network on one dataset.
+    """Posteriors of one network on one dataset of ``images`` images.
 
     posteriors: pass -> (kept images, classes). kept: their indices in the dataset's order; an image that is bad in
-    any pass is in none. session: what ran; where shards differ, the list of their values.
+    any pass is in none. session: what ran; a key that differs between parts of the results has the list of its values.
     """
 
     weights: Weights
     backend: str
     precision: str
+    images: int
     posteriors: Mapping[Pass, Array]
     kept: npt.NDArray[np.int64]
     bad: tuple[Bad, ...]
     session: dict[str, Any]
     counts: Counts
-
-
-@dataclass
-class _Plan:
-    """One pass: where its shards lie, its blocks, and which of them are there."""
-
-    variant: Variant
-    step: Pass
-    folder: Path
-    identity: dict[str, Any]
-    blocks: list[Block]
-    stored: dict[str, Stored]
-    unsaved: dict[str, Stored] = field(default_factory=dict)
-    waiting_since: float = 0.0
-
-    def missing(self) -> list[Job]:
-        """Blocks of the same contents are computed once."""
-        first = {block.name: block for block in reversed(self.blocks)}
-        return [Job(self.step, block) for block in first.values() if block.name not in self.stored]
-
-    def add(self, block: Block, stored: Stored) -> None:
-        if not self.unsaved:
-            self.waiting_since = time.monotonic()
-        self.stored[block.name] = self.unsaved[block.name] = stored
-
-    def save(self, patience_seconds: float = 0.0) -> None:
-        """Writes what is not on disk, if it has waited so long."""
-        if self.unsaved and time.monotonic() - self.waiting_since >= patience_seconds:
-            unsaved, self.unsaved = self.unsaved, {}
-            shards.write(self.folder, unsaved)
 
 
 def run_passes(
@@ -118,18 +88,30 @@ def run_passes(
     workers: threads that decode. decoded: keeps decoded images between calls. Raises UsageError, DataError,
     WeightsError, BackendUnavailable, StorageError.
     """
-    _check(weights, passes, choices, on_bad)
-    root = cache_root or cache.root()
-    device = shards.resolve(backend, device)
-    plans = [_plan(dataset, weights, step, backend, precision, choices, device, root) for step in dict.fromkeys(passes)]
-    held = {plan.step: set(plan.stored) for plan in plans}
-    if on_bad == "stop":
-        for bad in _bad(dataset, plans):
-            raise _bad_image(bad, dataset)
-    seconds = _compute_missing(
-        dataset, plans, device, threads, choices, on_bad, progress, workers, decoded or DecodedImages()
-    )
-    return _results(dataset, weights, backend, precision, plans, held, seconds)
+    how = _checked(weights, passes, backend, precision, choices, device, cache_root)
+    if on_bad not in ON_BAD:
+        raise UsageError(f"No on-bad {on_bad!r}. Known: {', '.join(ON_BAD)}.")
+    opened = open_passes(dataset, weights, passes, how)
+
+    def on_image(index: int, why: str | None) -> None:
+        if why is not None and on_bad == "stop":
+            raise _bad_image(dataset, index, why)
+
+    for index, why in sorted(_bad(opened).items()):
+        on_image(index, why)
+    jobs = [job for each in opened for job in each.missing()]
+    seconds = 0.0
+    if jobs:
+        by_step = {each.step: each for each in opened}
+        for each in opened:
+            if each.missing():
+                shards.announce(each.folder, each.identity)
+        with _sessions([by_step[job.step].variant for job in jobs], how.device, threads) as sessions:
+            started = time.perf_counter()
+            blocks = compute(dataset, jobs, sessions, weights, choices, decoded or DecodedImages(0), workers, on_image)
+            _collect(blocks, by_step, sum(job.views for job in jobs), weights.network, progress)
+            seconds = time.perf_counter() - started
+    return _results(dataset, weights, how, opened, seconds)
 
 
 def missing_views(
@@ -144,79 +126,50 @@ def missing_views(
     cache_root: Path | None = None,
 ) -> dict[Pass, int]:
     """How many views of each pass run_passes would compute; opens no session and no image."""
-    _check(weights, passes, choices, "stop")
-    device = shards.resolve(backend, device)
-    root = cache_root or cache.root()
-    plans = [_plan(dataset, weights, step, backend, precision, choices, device, root) for step in dict.fromkeys(passes)]
-    return {plan.step: sum(_views(job) for job in plan.missing()) for plan in plans}
+    how = _checked(weights, passes, backend, precision, choices, device, cache_root)
+    return {each.step: sum(job.views for job in each.missing()) for each in open_passes(dataset, weights, passes, how)}
 
 
-def _check(weights: Weights, passes: Sequence[Pass], choices: Choices, on_bad: str) -> None:
-    check_choices(choices)
-    if on_bad not in ON_BAD:
-        raise UsageError(f"No on-bad {on_bad!r}. Known: {', '.join(ON_BAD)}.")
-    for step in passes:
-        if step.scale < weights.crop_size:
-            raise UsageError(f"Scale {step.scale} is below the crop size {weights.crop_size} of {weights.name}.")
-
-
-def _plan(
-    dataset: Dataset,
+def _checked(
     weights: Weights,
-    step: Pass,
+    passes: Sequence[Pass],
     backend: str,
     precision: str,
     choices: Choices,
     device: str,
-    root: Path,
-) -> _Plan:
-    variant = Variant(weights, step.form, backend, precision, choices.pool_rounding, choices.score_pool)
-    identity = shards.identity(variant, step, choices, DECODER, device)
-    folder = shards.folder(root, identity)
-    blocks = shards.blocks(step, weights.crop_size, dataset.digests)
-    stored = shards.read(folder, {block.name for block in blocks}, weights.num_classes)
-    return _Plan(variant, step, folder, identity, blocks, stored)
+    cache_root: Path | None,
+) -> How:
+    """Raises UsageError."""
+    for step in passes:
+        if step.scale < weights.crop_size:
+            raise UsageError(
+                f"Scale {step.scale} is below the crop size of {weights.name}. "
+                f"Take scales from {weights.crop_size} on, or weights of a smaller crop size."
+            )
+    root = cache.root() if cache_root is None else cache_root
+    return How(backend, precision, check_choices(choices), shards.resolve(backend, device), root)
 
 
-def _compute_missing(
-    dataset: Dataset,
-    plans: list[_Plan],
-    device: str,
-    threads: int | None,
-    choices: Choices,
-    on_bad: str,
+def _collect(
+    blocks: Iterator[tuple[Job, shards.Stored]],
+    by_step: Mapping[Pass, StoredPass],
+    total_views: int,
+    network: str,
     progress: Progress | None,
-    workers: int | None,
-    decoded: DecodedImages,
-) -> float:
-    """Fills the plans; returns the seconds that the loop took."""
-    jobs = [job for plan in plans for job in plan.missing()]
-    if not jobs:
-        return 0.0
-    by_step = {plan.step: plan for plan in plans}
-    for step in {job.step for job in jobs}:
-        shards.announce(by_step[step].folder, by_step[step].identity)
-    total, done = sum(map(_views, jobs)), 0
-    weights = plans[0].variant.weights
-
-    def on_image(job: Job, index: int, why: str | None) -> None:
-        if why is not None and on_bad == "stop":
-            raise _bad_image(Bad(dataset.images[index].id, why), dataset)
-
-    with _sessions([by_step[job.step].variant for job in jobs], device, threads) as sessions:
-        started = time.perf_counter()
-        try:
-            for job, stored in compute(dataset, jobs, sessions, weights, choices, decoded, workers, on_image):
-                by_step[job.step].add(job.block, stored)
-                for plan in plans:
-                    plan.save(SHARD_SECONDS)
-                done += _views(job)
-                if progress:
-                    progress(done, total, f"{weights.network} {job.step.form} at {job.step.scale}")
-        finally:
-            for plan in plans:
-                plan.save()
-        return time.perf_counter() - started
+) -> None:
+    """Takes what is computed to its pass and, every few seconds and at the end, however it comes, to the disk."""
+    done = 0
+    try:
+        for job, stored in blocks:
+            by_step[job.step].add(job.block, stored)
+            for each in by_step.values():
+                each.save(SHARD_SECONDS)
+            done += job.views
+            if progress:
+                progress(done, total_views, f"{network} {job.step.form} at {job.step.scale}")
+    finally:
+        for each in by_step.values():
+            each.save()
 
 
 @contextmanager
@@ -233,57 +186,43 @@ def _sessions(variants: list[Variant], device: str, threads: int | None) -> Iter
             session.close()
 
 
-def _views(job: Job) -> int:
-    return (job.block.stop - job.block.start) * job.step.views
+def _bad(opened: list[StoredPass]) -> dict[int, str]:
+    """Index -> why, of the images that are bad in any pass."""
+    return {index: why for each in opened for index, why in each.bad().items()}
 
 
-def _bad(dataset: Dataset, plans: list[_Plan]) -> Iterator[Bad]:
-    """Bad images in what is there, in the dataset's order, each once."""
-    found: dict[int, str] = {}
-    for plan in plans:
-        for block in plan.blocks:
-            if block.name in plan.stored:
-                found.update({block.start + index: why for index, why in plan.stored[block.name].bad})
-    for index in sorted(found):
-        yield Bad(dataset.images[index].id, found[index])
-
-
-def _bad_image(bad: Bad, dataset: Dataset) -> DataError:
+def _bad_image(dataset: Dataset, index: int, why: str) -> DataError:
     return DataError(
-        f"{bad.id}: {bad.why} (1 bad so far, of {len(dataset.images)} images). Repair or remove it, or leave such "
-        "images out, named in the record: --on-bad skip."
+        f"{dataset.images[index].id}: {why} (image {index + 1} of {len(dataset.images)}). Repair or remove it, or "
+        "leave such images out, named in the record: --on-bad skip."
     )
 
 
-def _results(
-    dataset: Dataset,
-    weights: Weights,
-    backend: str,
-    precision: str,
-    plans: list[_Plan],
-    held: dict[Pass, set[str]],
-    seconds: float,
-) -> PassResults:
-    bad = tuple(_bad(dataset, plans))
-    names = {each.id for each in bad}
-    kept = np.array([index for index, image in enumerate(dataset.images) if image.id not in names], np.int64)
-    posteriors = {}
-    cached = computed = views = 0
-    for plan in plans:
-        rows = [plan.stored[block.name].posteriors for block in plan.blocks]
-        posteriors[plan.step] = np.concatenate(rows)[kept]
-        from_cache = sum(b.stop - b.start for b in plan.blocks if b.name in held[plan.step])
-        cached += from_cache
-        computed += len(dataset.images) - from_cache
-        views += (len(dataset.images) - from_cache) * plan.step.views
-    session = _merged([stored.session for plan in plans for stored in plan.stored.values()])
+def _results(dataset: Dataset, weights: Weights, how: How, opened: list[StoredPass], seconds: float) -> PassResults:
+    images = len(dataset.images)
+    bad = _bad(opened)
+    kept = np.array([index for index in range(images) if index not in bad], np.int64)
+    counts = Counts(
+        cached=sum(each.images_held() for each in opened),
+        computed=sum(images - each.images_held() for each in opened),
+        computed_views=sum((images - each.images_held()) * each.step.views for each in opened),
+        seconds=seconds,
+    )
     return PassResults(
-        weights, backend, precision, posteriors, kept, bad, session, Counts(cached, computed, views, seconds)
+        weights=weights,
+        backend=how.backend,
+        precision=how.precision,
+        images=images,
+        posteriors={each.step: each.posteriors()[kept] for each in opened},
+        kept=kept,
+        bad=tuple(Bad(dataset.images[index].id, bad[index]) for index in sorted(bad)),
+        session=_merged([stored.session for each in opened for stored in each.stored.values()]),
+        counts=counts,
     )
 
 
 def _merged(sessions: list[dict[str, Any]]) -> dict[str, Any]:
-    """One flat description of what ran; a key with several values has the list of them."""
+    """One flat description of what ran."""
     values: dict[str, list[Any]] = {}
     for session in sessions:
         for key, value in session.items():

@@ -9,7 +9,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +18,9 @@ from vggbench.backends import Session
 from vggbench.errors import DataError
 from vggbench.images import Dataset
 from vggbench.images.decode import BadImage, decode
-from vggbench.measure.shards import Block, Stored, crop_equivalents
-from vggbench.protocols import Choices, Pass
+from vggbench.measure.shards import Stored, crop_equivalents
+from vggbench.measure.stored import Job
+from vggbench.protocols import Choices
 from vggbench.views import make_views, to_input
 
 Pixels = npt.NDArray[np.uint8]
@@ -30,14 +30,6 @@ Floats = npt.NDArray[np.float32]
 AHEAD_BYTES, DECODED_BYTES = 256 << 20, 768 << 20
 #: Pixels of a batch, in crops: enough to keep the device busy, few enough that whole images at large scales fit.
 BATCH_CROPS = {"cpu": 16, "cuda": 128}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One missing block of one pass."""
-
-    step: Pass
-    block: Block
 
 
 class DecodedImages:
@@ -84,7 +76,7 @@ def compute(
     choices: Choices,
     decoded: DecodedImages,
     workers: int | None = None,
-    on_image: Callable[[Job, int, str | None], None] | None = None,
+    on_image: Callable[[int, str | None], None] | None = None,
 ) -> Iterator[tuple[Job, Stored]]:
     """The posteriors of every job, as they are done; each image is decoded once for all jobs that need it.
 
@@ -111,7 +103,7 @@ def compute(
             for job, views in zip(by_image[index], prepared, strict=True):
                 waiting.setdefault(job, []).append(views)
                 if on_image:
-                    on_image(job, index, views if isinstance(views, str) else None)
+                    on_image(index, views if isinstance(views, str) else None)
                 if index == job.block.stop - 1:
                     yield job, _posteriors(sessions[job.step.form], waiting.pop(job), weights)
 

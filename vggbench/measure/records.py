@@ -1,0 +1,125 @@
+"""Measurements -> records, with all that is needed to know what they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vgg_reference.weights import Weights
+from vggbench.backends import Session
+from vggbench.images import Dataset
+from vggbench.images.decode import DECODER
+from vggbench.measure.accuracy import PassResults
+from vggbench.measure.posteriors import answer, hardest, ranks
+from vggbench.protocols import Choices, Pass, Protocol, as_flat_dict
+from vggbench.results import NetworkRun, Record, Samples, Workload
+from vggbench.variants import Variant
+
+
+def accuracy_record(
+    dataset: Dataset,
+    parts: Sequence[tuple[PassResults, Protocol]],
+    *,
+    choices: Choices,
+    environment: dict[str, Any],
+    claim: str | None = None,
+    fingerprint_full: str | None = None,
+    started: str = "",
+    elapsed_seconds: float | None = None,
+) -> Record:
+    """Ranks of a network, or of the mean over several, on a dataset or on as many first images of the one that ran.
+
+    fingerprint_full: of the complete dataset, where ``dataset`` is a prefix of it; records over prefixes pair by it.
+    """
+    posteriors, kept = answer(parts, len(dataset.images))
+    labels = np.array([dataset.images[index].label for index in kept], np.int64)
+    ids = [dataset.images[index].id for index in kept]
+    names = list(dict.fromkeys(protocol.name for _, protocol in parts))
+    return Record(
+        kind="accuracy",
+        claim=claim,
+        networks=[_network(results, protocol.passes) for results, protocol in parts],
+        workload=Workload(
+            protocol=" + ".join(names),
+            choices=as_flat_dict(choices),
+            data=describe(dataset, parts, len(kept)) | {"fingerprint_full": fingerprint_full or dataset.fingerprint},
+        ),
+        samples=Samples(unit="rank", values=ranks(posteriors, labels).tolist()),
+        seed=_seed([results.weights for results, _ in parts]),
+        environment=environment,
+        started=started,
+        elapsed_seconds=elapsed_seconds,
+        hardest=hardest(posteriors, labels, ids),
+    )
+
+
+def describe(dataset: Dataset, parts: Sequence[tuple[PassResults, Protocol]], images: int) -> dict[str, Any]:
+    """The data of a record. images: how many were evaluated."""
+    present = {image.id for image in dataset.images}
+    bad = {each.id: each.why for results, _ in parts for each in results.bad if each.id in present}
+    return {
+        "name": dataset.name,
+        "split": dataset.split,
+        "fingerprint": dataset.fingerprint,
+        "layout": dataset.layout,
+        "classes": len(dataset.classes),
+        "images": images,
+        "total": dataset.total,
+        "decoder": DECODER,
+        "bad": [{"id": image, "why": why} for image, why in bad.items()],
+    }
+
+
+def latency_record(
+    session: Session,
+    variant: Variant,
+    samples: Samples,
+    batch: int,
+    size: tuple[int, int],
+    *,
+    environment: dict[str, Any],
+    started: str = "",
+) -> Record:
+    """Seconds a call of one session. size: (h, w) of an image in pixels."""
+    run = NetworkRun(
+        network=variant.weights.network,
+        weights=describe_weights(variant.weights),
+        passes=[],
+        backend=variant.backend,
+        precision=variant.precision,
+        session={**session.info, "device": session.device, "form": variant.form, "transfers": "host to host"},
+    )
+    return Record(
+        kind="latency",
+        networks=[run],
+        workload=Workload(batch=batch, size=list(size)),
+        samples=samples,
+        environment=environment,
+        started=started,
+        elapsed_seconds=sum(samples.values) + sum(samples.warmups),
+    )
+
+
+def describe_weights(weights: Weights) -> dict[str, Any]:
+    """Without the path, which says where a user keeps files."""
+    return {key: value for key, value in dataclasses.asdict(weights).items() if key != "path"}
+
+
+def _network(results: PassResults, passes: Sequence[Pass]) -> NetworkRun:
+    return NetworkRun(
+        network=results.weights.network,
+        weights=describe_weights(results.weights),
+        passes=[dataclasses.asdict(step) for step in passes],
+        backend=results.backend,
+        precision=results.precision,
+        session=results.session,
+    )
+
+
+def _seed(weights: Sequence[Weights]) -> int | None:
+    """The training seed that all have in common; random weights were not trained."""
+    seeds = {each.seed if each.status != "random" else None for each in weights}
+    return seeds.pop() if len(seeds) == 1 else None

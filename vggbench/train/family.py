@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vgg_reference.weights import read_weights
 from vggbench import cache
 from vggbench.backends.pytorch import keep_memory
 from vggbench.images import sample
@@ -35,7 +36,7 @@ SMALL = Recipe(
     crop_size=64,
     batch=32,
     input_scale=1 / 64,
-    epochs=8,
+    epochs=7,
     drop_after=(5,),
 )
 
@@ -49,8 +50,8 @@ class Stage:
     start: str | None = None
 
 
-def stages(seed: int, shipped: bool) -> tuple[Stage, ...]:
-    """All runs of a seed, each after the one it starts from. shipped: also C at the large scales, which no finding needs."""
+def stages(seed: int) -> tuple[Stage, ...]:
+    """All runs of a seed, each after the one it starts from."""
     small = dataclasses.replace(SMALL, seed=seed)
     first = dataclasses.replace(small, epochs=14, drop_after=(14,), initialization="scaled", dropout_from=6)
     found = [Stage(f"pre-{name}", dataclasses.replace(first, network=name)) for name in ("A", "A-LRN")]
@@ -58,10 +59,10 @@ def stages(seed: int, shipped: bool) -> tuple[Stage, ...]:
         transfer = "all" if name in ("A", "A-LRN") else "grow"
         start = f"pre-{name}" if transfer == "all" else "pre-A"
         found.append(Stage(f"{name}-256", dataclasses.replace(small, network=name, transfer=transfer), start))
-    for name in ("C", "D", "E") if shipped else ("D", "E"):
+    for name in ("D", "E", "C"):
         large = dataclasses.replace(small, network=name, train_scale="384")
         found.append(Stage(f"mid-{name}", dataclasses.replace(large, epochs=3, drop_after=(3,)), f"{name}-256"))
-        fine = dataclasses.replace(large, epochs=5, drop_after=(3,))
+        fine = dataclasses.replace(large, epochs=4, drop_after=(3,))
         found.append(Stage(f"{name}-384", fine, f"mid-{name}"))
         found.append(Stage(f"{name}-256-512", dataclasses.replace(fine, train_scale="[256;512]"), f"mid-{name}"))
     return tuple(found)
@@ -76,16 +77,14 @@ def sample_split(split: str, root: Path) -> Labelled:
     return Labelled(paths, labels, len(CLASSES), sample.recorded_digest(split))
 
 
-def run_stage(seed: int, name: str, out: Path, shipped: bool) -> None:
+def run_stage(seed: int, name: str, out: Path) -> None:
     """Train one stage, or go on with it."""
     import torch
 
     keep_memory()
     torch.set_num_threads(1)
-    stage = next(stage for stage in stages(seed, shipped) if stage.name == name)
+    stage = next(stage for stage in stages(seed) if stage.name == name)
     root = cache.root() / "sample"
-    from vgg_reference.weights import read_weights
-
     start = read_weights(out / f"seed{seed}" / stage.start / "weights.safetensors") if stage.start else None
     began = time.monotonic()
     train(
@@ -97,20 +96,22 @@ def run_stage(seed: int, name: str, out: Path, shipped: bool) -> None:
         name=f"sample/{name}/seed{seed}",
         licence="Apache-2.0",
         status="sample",
-        progress=lambda state, per_epoch: print(
-            f"seed{seed}/{name}: epoch {state.epoch + 1}/{stage.recipe.epochs}, "
-            f"loss {state.loss_sum / state.seen:.3f}, {time.monotonic() - began:.0f} s, "
-            f"last tuning error {state.history[-1]['tuning_top1_error_percent'] if state.history else float('nan'):.1f} %",
-            flush=True,
-        )
-        if state.batch == per_epoch
-        else None,
+        progress=lambda state, per_epoch: (
+            print(
+                f"seed{seed}/{name}: epoch {state.epoch + 1}/{stage.recipe.epochs}, "
+                f"loss {state.loss_sum / state.seen:.3f}, {time.monotonic() - began:.0f} s, "
+                f"last tuning error {state.history[-1]['tuning_top1_error_percent'] if state.history else float('nan'):.1f} %",
+                flush=True,
+            )
+            if state.batch == per_epoch
+            else None
+        ),
     )
 
 
 def run_all(seeds: tuple[int, ...], out: Path, jobs: int) -> int:
     """Train all stages of all seeds, ``jobs`` one-thread processes at once; finished ones are kept. Returns failures."""
-    waiting = [(seed, stage) for seed in seeds for stage in stages(seed, seed == seeds[0])]
+    waiting = [(seed, stage) for seed in seeds for stage in stages(seed)]
     running: dict[subprocess.Popen[bytes], tuple[int, Stage]] = {}
     failed = 0
 
@@ -126,7 +127,7 @@ def run_all(seeds: tuple[int, ...], out: Path, jobs: int) -> int:
             for seed, stage in ready[: max(jobs - len(running), 0)]:
                 waiting.remove((seed, stage))
                 command = [sys.executable, "-m", "vggbench.train.family", "--out", str(out), "--stage", stage.name]
-                command += ["--seeds", str(seed)] + (["--shipped"] if seed == seeds[0] else [])
+                command += ["--seeds", str(seed)]
                 running[subprocess.Popen(command)] = (seed, stage)
             if not running:
                 return failed + len(waiting)
@@ -148,11 +149,10 @@ def main() -> int:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--stage")
-    parser.add_argument("--shipped", action="store_true")
     arguments = parser.parse_args()
     seeds = tuple(int(seed) for seed in arguments.seeds.split(","))
     if arguments.stage:
-        run_stage(seeds[0], arguments.stage, arguments.out, arguments.shipped)
+        run_stage(seeds[0], arguments.stage, arguments.out)
         return 0
     return min(run_all(seeds, arguments.out, arguments.jobs), 1)
 

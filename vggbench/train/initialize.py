@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from vgg_reference.model import VGG, initialize_he
 
+from vgg_reference.model import VGG, initialize_he
 from vggbench.errors import WeightsError
 from vggbench.train.recipe import Recipe
 

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
 from vgg_reference.model import LRN_ALPHA, VGG, average_score_map, build
 from vgg_reference.weights import Preprocess, Weights, load, save_weights
-
 from vggbench.cache import write_atomic
 from vggbench.errors import StorageError, UsageError
 from vggbench.train.crops import STATISTICS_IMAGES, Colour, Pictures, batches, colour_of
@@ -160,9 +160,7 @@ def _optimizer(model: VGG, recipe: Recipe) -> torch.optim.SGD:
     if recipe.freeze_convolutions:
         model.features.requires_grad_(False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.SGD(
-        trained, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    return torch.optim.SGD(trained, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
 def _identity(recipe: Recipe, training: Labelled, tuning: Labelled, start: Weights | None) -> dict[str, Any]:
@@ -307,7 +305,9 @@ def _resume(out: Path, identity: dict[str, Any], model: VGG, optimizer: torch.op
     try:
         found = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
     except Exception as error:
-        raise StorageError(f"{path}: cannot be read as a checkpoint ({error}). Remove it or name another --out.") from error
+        raise StorageError(
+            f"{path}: cannot be read as a checkpoint ({error}). Remove it or name another --out."
+        ) from error
     if found["identity"] != identity:
         differs = [key for key in identity if found["identity"].get(key) != identity[key]]
         raise UsageError(f"{path}: belongs to another run (differs in {', '.join(differs)}). Name another --out.")

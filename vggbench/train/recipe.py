@@ -89,3 +89,14 @@ class Recipe:
             if getattr(self, field.name) != getattr(default, field.name)
         }
         return ", ".join(f"{name} {value}" for name, value in changed.items()) or "the paper's"
+
+
+def drops_from(text: str) -> tuple[int, ...]:
+    """ "5,7" -> (5, 7), "" -> (). Raises UsageError."""
+    try:
+        found = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError as error:
+        raise UsageError(f"Epochs of learning-rate drops {text!r}: accepted are numbers as 5,7.") from error
+    if any(epoch < 1 for epoch in found) or list(found) != sorted(set(found)):
+        raise UsageError(f"Epochs of learning-rate drops {text!r}: accepted are rising numbers from 1 on.")
+    return found

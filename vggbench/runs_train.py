@@ -1,0 +1,129 @@
+"""One training run as a page of calls: data, first weights, the loop, the curve."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vgg_reference.architectures import UnknownArchitecture, architecture
+from vgg_reference.weights import BadWeights, read_weights
+from vggbench import cache
+from vggbench.errors import BackendUnavailable, DataError, UsageError, WeightsError
+from vggbench.images import Dataset, open_dataset
+from vggbench.train.recipe import Recipe
+
+#: Without a tuning folder, every tenth image of the stratified order is held out of training.
+HELD_OUT = 10
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Where the weights lie, their digest, and one row per epoch."""
+
+    path: Path
+    digest: str
+    history: list[dict[str, float]]
+
+
+def train(
+    recipe: Recipe,
+    data: str,
+    tuning_data: str | None,
+    out: Path,
+    start: Path | None = None,
+    images: int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    workers: int = 0,
+) -> Trained:
+    """Train to the end, or go on with an interrupted run. Raises UsageError, DataError, WeightsError, StorageError."""
+    import torch
+
+    from vggbench import progress
+    from vggbench.backends.pytorch import keep_memory
+    from vggbench.train import loop
+
+    _check_device(device)
+    try:
+        architecture(recipe.network)
+        first = read_weights(start) if start else None
+    except UnknownArchitecture as error:
+        raise UsageError(str(error)) from error
+    except BadWeights as error:
+        raise WeightsError(str(error)) from error
+    keep_memory()
+    if threads:
+        torch.set_num_threads(threads)
+    with progress.shown() as report:
+        training, tuning = _sets(data, tuning_data, images, report)
+
+        def step(state: loop.State, per_epoch: int) -> None:
+            loss = state.loss_sum / max(state.seen, 1)
+            done = state.epoch * per_epoch + state.batch
+            detail = f"epoch {state.epoch + 1} of {recipe.epochs}, loss {loss:.3f}"
+            report(f"training {recipe.network}", done, recipe.epochs * per_epoch, detail)
+
+        weights = loop.train(recipe, training, tuning, out, start=first, device=device, workers=workers, progress=step)
+    if weights is None or weights.path is None:
+        raise UsageError("The run ended before its last epoch.")
+    history = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+    cache.write_atomic(out / "curve.html", _curve(recipe, history).encode())
+    return Trained(Path(weights.path), weights.digest, history)
+
+
+def _curve(recipe: Recipe, history: list[dict[str, float]]) -> str:
+    from vggbench.report.curve import curve_page
+
+    title = f"Training of {recipe.network} at S = {recipe.train_scale}, seed {recipe.seed}"
+    return curve_page(title, f"Recipe, where it differs from the paper's: {recipe.describe()}.", history)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise UsageError(f"No device {device!r}. Known: cpu, cuda.")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BackendUnavailable(
+            "No CUDA device for training here. Use --device cpu, or install a CUDA build of torch."
+        )
+
+
+def _sets(data: str, tuning_data: str | None, images: int | None, report):  # type: ignore[no-untyped-def]
+    """Training and tuning sets as the loop wants them."""
+
+    def opened(spec: str, split: str, count: int | None = None) -> Dataset:
+        return open_dataset(
+            spec,
+            split=split,
+            cache_root=cache.root(),
+            count=count,
+            progress=lambda done, total: report(f"preparing {split} images", done, total, ""),
+        )
+
+    training = opened(data, "train", images)
+    if tuning_data is not None or data == "sample":
+        return _labelled(training), _labelled(opened(tuning_data or data, "tune"))
+    held = range(0, len(training.images), HELD_OUT)
+    if len(held) == len(training.images):
+        raise DataError(f"{data}: {len(training.images)} images are too few to hold some out; give --tuning-data.")
+    kept = [index for index in range(len(training.images)) if index % HELD_OUT]
+    return _labelled(training, kept), _labelled(training, list(held))
+
+
+def _labelled(dataset: Dataset, indices: list[int] | None = None):  # type: ignore[no-untyped-def]
+    from vggbench.images.folder import fingerprint
+    from vggbench.train.loop import Labelled
+
+    chosen = list(range(len(dataset.images))) if indices is None else indices
+    images = tuple(dataset.images[index] for index in chosen)
+    digests = tuple(dataset.digests[index] for index in chosen)
+    return Labelled(
+        tuple(image.path for image in images),
+        np.array([image.label for image in images], dtype=np.int64),
+        len(dataset.classes),
+        fingerprint(images, digests),
+    )

@@ -23,7 +23,7 @@ COSTLY_IMAGES = 600
 Available = Mapping[tuple[str, str], Weights]
 
 #: Section 4.1 compares B with its shallow form on center crops, in a sentence and not in a table.
-_CENTER_CROP = (Entry("B", "256", (256,)), Entry("shallow-B", "256", (256,)))
+CENTER_CROP = (Entry("B", "256", (256,)), Entry("shallow-B", "256", (256,)))
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,16 @@ class Row:
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """One network's work: passes with the number of images each must cover, and the claims that they serve."""
+    """One network's work: passes with the number of images each must cover, and the claims that they serve.
+
+    batches: the same work as runs over the first so many images, most images first; each holds all passes that the rows
+    over so many images need.
+    """
 
     weights: Weights
     passes: tuple[tuple[Pass, int], ...]
     claims: tuple[str, ...]
+    batches: tuple[tuple[int, tuple[Pass, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -100,23 +105,22 @@ def crop_equivalents(network: NetworkPlan, choices: Choices, aspect: float = 4 /
 
     aspect: of a typical image, longer over shorter side; dense passes depend on it.
     """
-    weights = network.weights
-    return sum(images * _pass_macs(weights, pass_, choices, aspect) for pass_, images in network.passes) / crop_macs(
-        weights
-    )
+    return sum(images * image_crops(network.weights, step, choices, aspect) for step, images in network.passes)
+
+
+def image_crops(weights: Weights, step: Pass, choices: Choices, aspect: float = 4 / 3) -> float:
+    """Crop-equivalents of one image in one pass: 50 for a 5x5 grid with flips."""
+    if step.form == "crop":
+        return step.views
+    network = architecture(weights.network, weights.batch_norm)
+    ceil = choices.pool_rounding == "ceil"
+    macs = dense_macs(network, step.scale, round(step.scale * aspect), ceil, **weights.size)
+    return step.views * macs / crop_macs(weights)
 
 
 def crop_macs(weights: Weights) -> int:
     """Multiply-accumulates of one crop."""
     return count_macs(architecture(weights.network, weights.batch_norm), **weights.size)
-
-
-def _pass_macs(weights: Weights, pass_: Pass, choices: Choices, aspect: float) -> float:
-    if pass_.form == "crop":
-        return pass_.views * crop_macs(weights)
-    network = architecture(weights.network, weights.batch_norm)
-    ceil = choices.pool_rounding == "ceil"
-    return pass_.views * dense_macs(network, pass_.scale, round(pass_.scale * aspect), ceil, **weights.size)
 
 
 def _part(claim: Claim, entry: Entry, available: Available) -> Part:
@@ -126,7 +130,7 @@ def _part(claim: Claim, entry: Entry, available: Available) -> Part:
 
 def _center_rows(available: Available, images: int) -> list[Row]:
     rows = []
-    for entry in _CENTER_CROP:
+    for entry in CENTER_CROP:
         weights = available.get((entry.network, entry.train_scale))
         if weights is not None:
             scales = default_scales("center", entry.train_scale, weights.crop_size)
@@ -136,18 +140,23 @@ def _center_rows(available: Available, images: int) -> list[Row]:
 
 def _networks(rows: Sequence[Row]) -> tuple[NetworkPlan, ...]:
     """Each network's passes once, on the images of the row that needs most; networks in order of first use."""
-    needed: dict[str, dict[Pass, int]] = {}
-    claims: dict[str, list[str]] = {}
-    weights: dict[str, Weights] = {}
+    parts: dict[str, list[tuple[Row, Part]]] = {}
     for row in rows:
         for part in row.parts:
-            digest = part.weights.digest
-            weights.setdefault(digest, part.weights)
-            claims.setdefault(digest, []).extend([row.claim] if row.claim else [])
-            passes = needed.setdefault(digest, {})
-            for pass_ in part.protocol.passes:
-                passes[pass_] = max(passes.get(pass_, 0), row.images)
-    return tuple(
-        NetworkPlan(weights[digest], tuple(passes.items()), tuple(dict.fromkeys(claims[digest])))
-        for digest, passes in needed.items()
+            parts.setdefault(part.weights.digest, []).append((row, part))
+    return tuple(_network(found) for found in parts.values())
+
+
+def _network(parts: Sequence[tuple[Row, Part]]) -> NetworkPlan:
+    most: dict[Pass, int] = {}
+    batches: dict[int, dict[Pass, None]] = {}
+    for row, part in parts:
+        for step in part.protocol.passes:
+            most[step] = max(most.get(step, 0), row.images)
+            batches.setdefault(row.images, {})[step] = None
+    return NetworkPlan(
+        weights=parts[0][1].weights,
+        passes=tuple(most.items()),
+        claims=tuple(dict.fromkeys(row.claim for row, _ in parts if row.claim)),
+        batches=tuple((images, tuple(batches[images])) for images in sorted(batches, reverse=True)),
     )

@@ -1,0 +1,69 @@
+"""Arguments -> one function -> exit status. Only the modules named cli* print or exit."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Annotated
+
+import typer
+
+import vggbench
+from vggbench import cli_run, cli_tools
+from vggbench.cli_common import EXIT_CODES, guarded
+
+_EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EPILOG,
+    help="Reproduces the VGG paper (arXiv 1409.1556): its tables beside measured numbers.",
+)
+
+
+def _group(name: str, about: str) -> typer.Typer:
+    group = typer.Typer(no_args_is_help=True, help=about)
+    app.add_typer(group, name=name)
+    return group
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vggbench {vggbench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("reproduce")(guarded(cli_run.reproduce))
+app.command("evaluate")(guarded(cli_run.evaluate))
+if importlib.util.find_spec("vggbench.cli_train"):
+    from vggbench import cli_train
+
+    app.command("train")(guarded(cli_train.train))
+app.command("report")(guarded(cli_run.report))
+app.command("latency")(guarded(cli_run.latency))
+
+_data = _group("data", "Images: the built-in sample set, and folders.")
+_data.command("prepare")(guarded(cli_tools.data_prepare))
+_data.command("describe")(guarded(cli_tools.data_describe))
+_weights = _group("weights", "Weights: what is shipped, what the authors published, what a file holds.")
+_weights.command("list")(guarded(cli_tools.weights_list))
+_weights.command("info")(guarded(cli_tools.weights_info))
+_cache = _group("cache", "Everything kept to save work; all of it can be computed again.")
+_cache.command("ls")(guarded(cli_tools.cache_ls))
+_cache.command("prune")(guarded(cli_tools.cache_prune))
+app.command("doctor")(guarded(cli_tools.doctor))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the command and of `python -m vggbench`."""
+    app(arguments, prog_name="vggbench")

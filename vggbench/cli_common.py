@@ -1,0 +1,103 @@
+"""What every command shares: errors as one line with a documented exit code, and output as text or JSON.
+
+Libraries are imported inside the commands, so that --help and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import typer
+
+from vggbench.errors import VggbenchError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: A mistake of the program itself (sysexits.h calls it EX_SOFTWARE), Ctrl-C (128 + SIGINT), a reader that went away.
+EXIT_BUG, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 70, 130, 141
+
+#: Also in the README; a test compares both with errors.py.
+EXIT_CODES = {
+    0: "done",
+    2: "an option that cannot be: unknown network, protocol, scale, precision",
+    4: "images or labels that cannot be used",
+    5: "a weights file that is not what was asked for",
+    6: "a backend, precision or device that does not work here",
+    7: "the cache or the output folder cannot be read or written",
+    8: "records that cannot be read or cannot share a table",
+    EXIT_BUG: "a mistake of the program itself",
+    EXIT_INTERRUPTED: "interrupted by Ctrl-C; the same command goes on where it stopped",
+    EXIT_BROKEN_PIPE: "what read the output went away",
+}
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """The command with every error as one line on standard error and its documented exit code."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            result = command(*args, **kwargs)
+            sys.stdout.flush()
+            return result
+        except VggbenchError as error:
+            fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not break off the way out
+            fail("Interrupted. Nothing is lost: the same command goes on where it stopped.", EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            # The interpreter flushes once more at its end; that must not complain again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_BROKEN_PIPE) from None
+        except (typer.Exit, typer.Abort, SystemExit):
+            raise
+        except Exception as error:
+            if type(error).__module__.startswith(("click.", "typer.")):
+                raise
+            known = _known(error)
+            if known is not None:
+                fail(*known)
+            traceback.print_exc()
+            fail(
+                "This is a mistake in vggbench, not in what you typed. Please report it with the lines above and "
+                "the output of: vggbench doctor --json",
+                EXIT_BUG,
+            )
+
+    return run
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """One line on standard error, then the exit."""
+    typer.echo(f"vggbench: {' '.join(message.split())}", err=True)
+    raise typer.Exit(code)
+
+
+def _known(error: Exception) -> tuple[str, int] | None:
+    """Message and exit code of an error of vgg_reference, which knows nothing of vggbench's errors."""
+    if not type(error).__module__.startswith("vgg_reference"):
+        return None
+    return str(error), 2 if isinstance(error, KeyError) else 5
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    typer.echo(json.dumps(document, indent=2, default=str, allow_nan=False))
+
+
+def say(text: str = "") -> None:
+    """A line for people, on standard output."""
+    typer.echo(text)
+
+
+def note(text: str) -> None:
+    """A remark on standard error, where it does not disturb a pipe."""
+    typer.echo(f"vggbench: {text}", err=True)

@@ -1,0 +1,155 @@
+"""Options that several commands share. Values are checked where they are used, so that nothing heavy is imported here;
+a test compares the values named in the help with those accepted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vggbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from vggbench.runs_inputs import Setting
+
+_OPEN = "What the paper leaves open"
+_HOW = "How it runs"
+
+
+def _known(name: str) -> Callable[[], list[str]]:
+    """Values for shell completion, imported only then."""
+
+    def values() -> list[str]:
+        from vggbench import backends, protocols
+
+        tables = {
+            "protocol": list(protocols.PROTOCOLS),
+            "backend": list(backends.BACKENDS),
+            "precision": list(backends.PRECISIONS),
+            "device": list(backends.DEVICES),
+            **{key: list(accepted) for key, accepted in protocols.CHOICES.items()},
+        }
+        return tables[name]
+
+    return values
+
+
+def _networks() -> list[str]:
+    from vgg_reference.architectures import ARCHITECTURES
+
+    return list(ARCHITECTURES)
+
+
+def _choice(name: str, help_: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(
+        f"--{name.replace('_', '-')}", help=help_, autocompletion=_known(name), rich_help_panel=_OPEN
+    )
+    return option
+
+
+Network = Annotated[
+    str, typer.Option(help="A, A-LRN, B, C, D, E or shallow-B (Table 1).", autocompletion=_networks, show_default=True)
+]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        help="pytorch or onnxruntime [default: the faster one here].",
+        autocompletion=_known("backend"),
+        rich_help_panel=_HOW,
+    ),
+]
+Precision = Annotated[
+    str, typer.Option(help="fp32, bf16, fp16 or int8.", autocompletion=_known("precision"), rich_help_panel=_HOW)
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", autocompletion=_known("device"), rich_help_panel=_HOW)]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of the CPU backend [default: physical cores].", rich_help_panel=_HOW)
+]
+OnBad = Annotated[
+    str,
+    typer.Option(
+        help="stop, or skip: leave corrupt images out and name them in the record.",
+        autocompletion=lambda: ["stop", "skip"],
+        rich_help_panel=_HOW,
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="List of file names and labels (or class folders), where the folder does not say.", metavar="FILE"
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=_HOW)]
+
+ScorePool = Annotated[
+    str | None, _choice("score_pool", "Dense scores: mean_logits (mean before the soft-max) or mean_probs.")
+]
+PoolRounding = Annotated[
+    str | None, _choice("pool_rounding", "Max-pools of the dense form round: ceil (Caffe) or floor (PyTorch).")
+]
+GridExtent = Annotated[str | None, _choice("grid_extent", "The 5x5 grid spans: whole image or its central square.")]
+GridRounding = Annotated[str | None, _choice("grid_rounding", "Crop offsets: round or floor.")]
+ResizeFilter = Annotated[
+    str | None, _choice("resize_filter", "Antialiased: bicubic, bilinear, lanczos, hamming or box.")
+]
+SideRounding = Annotated[str | None, _choice("side_rounding", "Longer side after rescaling: round or floor.")]
+Exif = Annotated[str | None, _choice("exif", "Orientation tags: ignore (as the paper's tools did) or apply.")]
+
+
+def setting(
+    backend: str | None,
+    precision: str,
+    device: str,
+    threads: int | None,
+    on_bad: str,
+    choices: dict[str, str | None],
+) -> Setting:
+    """Checked before anything costly happens. Raises UsageError, BackendUnavailable."""
+    from vggbench import runs_inputs
+    from vggbench.protocols import Choices, check_choices
+
+    chosen = {name: value for name, value in choices.items() if value is not None}
+    return runs_inputs.setting(
+        backend=backend,
+        precision=precision,
+        device=device,
+        threads=threads,
+        on_bad=on_bad,
+        choices=check_choices(dataclasses.replace(Choices(), **chosen)),
+    )
+
+
+def scales_of(scale: int | None, scales: str | None) -> tuple[int, ...] | None:
+    """--scale 384 or --scales 256,384,512; None if neither was given. Raises UsageError."""
+    if scale is not None and scales is not None:
+        raise UsageError("Both --scale and --scales were given. Give one of them.")
+    if scale is not None:
+        return (scale,)
+    if scales is None:
+        return None
+    try:
+        return tuple(int(part) for part in scales.split(","))
+    except ValueError:
+        raise UsageError(f"Scales {scales!r}: accepted are pixels separated by commas, as 256,384,512.") from None
+
+
+def networks_and_files(given: list[str]) -> dict[tuple[str, str | None], str]:
+    """--weights D=FILE or D:384=FILE, each once -> (network, training scale or None) -> file. Raises UsageError."""
+    found: dict[tuple[str, str | None], str] = {}
+    for text in given:
+        name, equals, file = text.partition("=")
+        if not equals or not name or not file:
+            raise UsageError(
+                f"Weights {text!r}: accepted is NETWORK=FILE, as D=vgg16.safetensors, or with the training scale "
+                "D:256=FILE, 'D:[256;512]=FILE'."
+            )
+        network, colon, scale = name.partition(":")
+        key = (network, scale.replace("256-512", "[256;512]") if colon else None)
+        if key in found:
+            raise UsageError(f"Weights for {name} were given twice. Give each network and training scale once.")
+        found[key] = file
+    return found

@@ -1,0 +1,278 @@
+"""The commands that measure: reproduce, evaluate, latency, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vggbench import cli_options as options
+from vggbench import progress
+from vggbench.cli_common import note, print_json, say
+
+
+def reproduce(
+    out: Annotated[Path, typer.Option(help="Folder for index.html and records.jsonl.", metavar="DIR")],
+    data: Annotated[
+        str, typer.Option(help="A folder of labelled images (ImageNet's layouts), or sample.", metavar="DIR|sample")
+    ] = "sample",
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Weights of a network, repeatable; NETWORK:S=FILE names the training scale too.",
+            metavar="NETWORK=FILE",
+        ),
+    ] = None,
+    table: Annotated[list[int] | None, typer.Option(help="Only this table (3-6), repeatable.", metavar="N")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Only the first N images of the fixed order.")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="All images for the costly rows too (always so with --data DIR).")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it costs, and stop.")] = False,
+    preprocess: Annotated[
+        str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
+    ] = None,
+    labels: options.Labels = None,
+    backend: options.Backend = None,
+    precision: options.Precision = "fp32",
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    on_bad: options.OnBad = "stop",
+    score_pool: options.ScorePool = None,
+    pool_rounding: options.PoolRounding = None,
+    grid_extent: options.GridExtent = None,
+    grid_rounding: options.GridRounding = None,
+    resize_filter: options.ResizeFilter = None,
+    side_rounding: options.SideRounding = None,
+    exif: options.Exif = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure the rows of the paper's tables and write the page that holds both.
+
+    Without --data and --weights: the built-in sample set and the small networks trained on it. With ImageNet and the
+    authors' weights it is the real reproduction. An interrupted run goes on where it stopped.
+    """
+    from vggbench import runs, runs_estimate
+
+    choices = _choices(score_pool, pool_rounding, grid_extent, grid_rounding, resize_filter, side_rounding, exif)
+    setting = options.setting(backend, precision, device, threads, on_bad, choices)
+    request = runs.Request(
+        data=data,
+        labels=labels,
+        weights=options.networks_and_files(weights or []),
+        preprocess=preprocess,
+        tables=tuple(table or ()),
+        images=images,
+        full=full,
+        setting=setting,
+    )
+    with progress.shown(quiet or json) as report_progress:
+        if dry_run:
+            _show_estimate(runs_estimate.estimate(request, report_progress), json)
+            return
+        done = runs.reproduce(request, out, report_progress)
+    _show_reproduced(done, json)
+
+
+def _choices(
+    score_pool: str | None,
+    pool_rounding: str | None,
+    grid_extent: str | None,
+    grid_rounding: str | None,
+    resize_filter: str | None,
+    side_rounding: str | None,
+    exif: str | None,
+) -> dict[str, str | None]:
+    return dict(locals())
+
+
+def _show_estimate(estimate: Any, json: bool) -> None:
+    import dataclasses
+
+    if json:
+        print_json(dataclasses.asdict(estimate))
+        return
+    say(f"{estimate.data}: {estimate.images:,} images; {estimate.rows} rows")
+    for line in estimate.networks:
+        passes = ", ".join(f"{count} x {name}" for name, count in line["passes"].items())
+        say(f"  {line['network']:9} S = {line['train_scale'] or 'unknown':10} {passes}")
+        say(f"  {'':24} {line['crop_equivalents']:,.0f} crop-equivalents, about {_duration(line['seconds'])}")
+    say(
+        f"In all {estimate.crop_equivalents:,.0f} crop-equivalents, {estimate.views_to_compute:,} of "
+        f"{estimate.views:,} views are not in the cache yet: about {_duration(estimate.seconds)} "
+        f"({estimate.speed})"
+    )
+    _show_missing(estimate.missing)
+
+
+def _show_reproduced(done: Any, json: bool) -> None:
+    from vggbench.runs import summary_of, summary_of_all
+
+    if json:
+        print_json(summary_of_all(done))
+        return
+    say(f"{'row':44} {'images':>7} {'top-1 %':>8} {'top-5 %':>8}   paper")
+    for row in map(summary_of, done.records):
+        say(
+            f"{row['row']:44} {row['images']:7,} {row['top1_error_percent']:8.2f} {row['top5_error_percent']:8.2f}"
+            f"   {_paper(row)}"
+        )
+    if done.findings:
+        say("")
+    for finding in done.findings:
+        say(f"{finding.verdict:12} {finding.statement}")
+    _show_missing(done.missing)
+    say(f"\nThe page: {done.page}\nThe records: {done.records_path}")
+
+
+def _paper(row: dict[str, Any]) -> str:
+    numbers = [row["paper_top1_error_percent"], row["paper_top5_error_percent"]]
+    return " / ".join("-" if number is None else f"{number:.1f}" for number in numbers) if row["claim"] else ""
+
+
+def _show_missing(missing: tuple[str, ...]) -> None:
+    if missing:
+        note(
+            f"No weights for {', '.join(missing)}: their rows are not measured. Give them by --weights NETWORK:S=FILE."
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def evaluate(
+    network: options.Network = "D",
+    data: Annotated[str, typer.Option(help="A folder of labelled images, or sample.", metavar="DIR|sample")] = "sample",
+    weights: Annotated[
+        str, typer.Option(help="sample, random:SEED, or a safetensors file.", metavar="sample|random:SEED|FILE")
+    ] = "sample",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="center, ten-crop, dense, multi-scale, multi-crop or multi-crop-and-dense.",
+            autocompletion=options._known("protocol"),
+        ),
+    ] = "dense",
+    scale: Annotated[int | None, typer.Option(help="Q in pixels, for protocols of one scale.")] = None,
+    scales: Annotated[str | None, typer.Option(help="Several Q, as 256,384,512 [default: the paper's for S].")] = None,
+    train_scale: Annotated[
+        str | None, typer.Option(help="The training scale S: 256, 384 or [256;512] [default: what the weights say].")
+    ] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Only the first N images of the fixed order.")] = None,
+    split: Annotated[str, typer.Option(help="Of the sample set: test, tune or train.")] = "test",
+    preprocess: Annotated[
+        str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
+    ] = None,
+    labels: options.Labels = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the record here.", metavar="FILE.jsonl")] = None,
+    backend: options.Backend = None,
+    precision: options.Precision = "fp32",
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    on_bad: options.OnBad = "stop",
+    score_pool: options.ScorePool = None,
+    pool_rounding: options.PoolRounding = None,
+    grid_extent: options.GridExtent = None,
+    grid_rounding: options.GridRounding = None,
+    resize_filter: options.ResizeFilter = None,
+    side_rounding: options.SideRounding = None,
+    exif: options.Exif = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Top-1 and top-5 error of one network by one of the paper's protocols, over a folder of labelled images."""
+    from vggbench import runs
+
+    choices = _choices(score_pool, pool_rounding, grid_extent, grid_rounding, resize_filter, side_rounding, exif)
+    setting = options.setting(backend, precision, device, threads, on_bad, choices)
+    with progress.shown(quiet or json) as report_progress:
+        record, counts = runs.evaluate(
+            data=data,
+            labels=labels,
+            split=split,
+            network=network,
+            weights=weights,
+            preprocess=preprocess,
+            train_scale=train_scale,
+            protocol_name=protocol,
+            scales=options.scales_of(scale, scales),
+            images=images,
+            setting=setting,
+            progress=report_progress,
+        )
+    if out is not None:
+        runs.save([record], out)
+    summary = runs.summary_of(record)
+    if json:
+        print_json({**summary, **counts, "record": record.model_dump()})
+        return
+    say(f"{summary['row']} on {summary['data']}, {summary['images']:,} images, {summary['backend']} {precision}")
+    for name, label in (("top1", "top-1"), ("top5", "top-5")):
+        low, high = summary[f"{name}_interval_percent"]
+        percent = summary[f"{name}_error_percent"]
+        say(f"{label} error {percent:6.2f} %   95 % interval {low:.2f} to {high:.2f}")
+    if summary["bad"]:
+        note(f"{len(summary['bad'])} images were left out, the first: {summary['bad'][0]['id']}")
+    say(f"{counts['views_per_second']:.1f} views/s, {counts['cached']:,} image-passes were in the cache")
+
+
+def latency(
+    network: options.Network = "D",
+    precision: options.Precision = "fp32",
+    batch: Annotated[int, typer.Option(min=1, help="Images a call.")] = 1,
+    backend: options.Backend = None,
+    processes: Annotated[int, typer.Option(min=1, help="Fresh processes; each opens the network anew.")] = 3,
+    min_seconds: Annotated[float, typer.Option(min=0.0, help="Each process measures at least so long.")] = 3.0,
+    weights: Annotated[str, typer.Option(help="random:SEED, sample or a file.")] = "random:0",
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the records here.", metavar="FILE.jsonl")] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Seconds a call of one network on center crops, each process on its own; all raw values are kept."""
+    from vggbench import runs, runs_latency
+
+    setting = options.setting(backend, precision, device, threads, "stop", {})
+    with progress.shown(quiet or json) as report_progress:
+        records = runs_latency.latency(
+            network=network,
+            weights=weights,
+            batch=batch,
+            processes=processes,
+            min_seconds=min_seconds,
+            setting=setting,
+            progress=report_progress,
+        )
+    if out is not None:
+        runs.save(records, out)
+    summary = runs_latency.summary_of(records)
+    if json:
+        print_json({**summary, "records": [record.model_dump() for record in records]})
+        return
+    say(f"{network} {summary['backend']} {precision}, batch {batch}, {summary['size']} px, {processes} processes")
+    say(f"{summary['images_per_second']:.2f} images/s   median {1000 * summary['median_seconds']:.2f} ms a call")
+    for name, seconds in summary["percentile_seconds"].items():
+        say(f"{name:4} {1000 * seconds:.2f} ms")
+    if not summary["stable"]:
+        note(f"Unstable: the calls vary by {100 * summary['coefficient_of_variation']:.1f} % (stable is up to 2.5 %).")
+
+
+def report(
+    records: Annotated[Path, typer.Argument(help="records.jsonl or .jsonl.gz of an earlier run.", metavar="RECORDS")],
+    out: Annotated[Path, typer.Option(help="Folder for index.html.", metavar="DIR")],
+    json: options.Json = False,
+) -> None:
+    """Rebuild the page from records alone; needs no images, weights or GPU."""
+    from vggbench import runs
+
+    page = runs.report(records, out)
+    if json:
+        print_json({"page": str(page)})
+    else:
+        say(f"The page: {page}")

@@ -1,0 +1,207 @@
+"""The runs, each a page of calls that take the last one's result. Nothing here prints or exits."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from vggbench import environment, paper, plan, runs_inputs
+from vggbench import report as pages
+from vggbench.findings import Finding, judge
+from vggbench.images import Dataset
+from vggbench.measure.accuracy import PassResults, Progress, run_passes
+from vggbench.measure.pipeline import DecodedImages
+from vggbench.measure.records import accuracy_record
+from vggbench.progress import Report, silent
+from vggbench.protocols import default_scales, protocol
+from vggbench.report.rows import measured
+from vggbench.results import Record, write_records
+from vggbench.runs_inputs import Request, Setting
+
+#: (weights digest, number of first images) -> what ran.
+Results = Mapping[tuple[str, int], PassResults]
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What a run of `reproduce` left behind. records: measured in this run; missing: networks without weights."""
+
+    page: Path
+    records_path: Path
+    records: list[Record]
+    findings: list[Finding]
+    missing: tuple[str, ...]
+
+
+def reproduce(request: Request, out: Path, progress: Report = silent) -> Reproduced:
+    """Tables 3-6 as far as the weights reach: records and the page. Raises any VggbenchError."""
+    started, clock = _now(), time.monotonic()
+    runs_inputs.check_out(out)
+    dataset = runs_inputs.dataset_of(request, progress)
+    work = runs_inputs.plan_of(request, dataset)
+    results = run_networks(dataset, work, request.setting, progress)
+    records = records_of(dataset, work, results, request.setting, started)
+    recorded = runs_inputs.recorded_runs() if request.on_sample else []
+    findings = judge([*records, *recorded])
+    context = pages.context_from(records)
+    context = dataclasses.replace(
+        context,
+        started=started,
+        elapsed_seconds=time.monotonic() - clock,
+        dataset={**context.dataset, "classes": list(dataset.classes)},
+        thumbnails=runs_inputs.thumbnails(dataset, records, request.setting.choices),
+        notes=runs_inputs.notes(request, dataset, work),
+        full=len({row.images for row in work.rows}) == 1,
+    )
+    write_records(out / "records.jsonl", [*records, *recorded])
+    pages.write_page(out / "index.html", pages.render([*records, *recorded], findings, context))
+    return Reproduced(out / "index.html", out / "records.jsonl", records, findings, work.missing)
+
+
+def run_networks(dataset: Dataset, work: plan.Plan, setting: Setting, progress: Report = silent) -> Results:
+    """Every pass of the plan, one network after the other; decoded images are kept between them."""
+    decoded = DecodedImages()
+    total = sum(plan.crop_equivalents(network, setting.choices) for network in work.networks)
+    done = 0.0
+    results: dict[tuple[str, int], PassResults] = {}
+    for number, network in enumerate(work.networks, start=1):
+        name = f"{network.weights.network} {network.weights.train_scale or ''}".strip()
+        cost = plan.crop_equivalents(network, setting.choices)
+        weight = sum(images * len(steps) for images, steps in network.batches)
+        for images, steps in network.batches:
+            share = cost * images * len(steps) / weight
+            results[network.weights.digest, images] = run_passes(
+                dataset.first(images),
+                network.weights,
+                steps,
+                backend=setting.backend,
+                precision=setting.precision,
+                choices=setting.choices,
+                device=setting.device,
+                threads=setting.threads,
+                on_bad=setting.on_bad,
+                progress=_part_of(progress, done, share, total, f"{name} ({number} of {len(work.networks)})"),
+                decoded=decoded,
+            )
+            done += share
+            progress("Running the networks", done, total, name)
+    return results
+
+
+def _part_of(progress: Report, before: float, share: float, total: float, name: str) -> Progress:
+    """The progress of one call as a share of the whole run, in crop-equivalents."""
+
+    def report(done: int, of: int, what: str) -> None:
+        progress("Running the networks", before + share * done / of, total, f"{name}: {what}")
+
+    return report
+
+
+def records_of(dataset: Dataset, work: plan.Plan, results: Results, setting: Setting, started: str) -> list[Record]:
+    """One record a row."""
+    here = environment.environment()
+    records = []
+    for row in work.rows:
+        parts = [(results[part.weights.digest, row.images], part.protocol) for part in row.parts]
+        records.append(
+            accuracy_record(
+                dataset.first(row.images),
+                parts,
+                choices=setting.choices,
+                environment=here,
+                claim=row.claim,
+                fingerprint_full=dataset.fingerprint,
+                started=started,
+                elapsed_seconds=sum(each.counts.seconds for each, _ in parts),
+            )
+        )
+    return records
+
+
+def evaluate(
+    *,
+    setting: Setting,
+    data: str = runs_inputs.SAMPLE,
+    labels: Path | None = None,
+    split: str = "test",
+    network: str = "D",
+    weights: str = "sample",
+    preprocess: str | None = None,
+    train_scale: str | None = None,
+    protocol_name: str = "dense",
+    scales: tuple[int, ...] | None = None,
+    images: int | None = None,
+    progress: Report = silent,
+) -> tuple[Record, dict[str, float]]:
+    """One network by one protocol: its record, and what the run took. Raises any VggbenchError."""
+    started = _now()
+    runs_inputs.check_names(network, protocol_name)
+    dataset = runs_inputs.open_images(data, labels, progress, split)
+    found = runs_inputs.weights_of(weights, network, train_scale, len(dataset.classes), preprocess)
+    at = scales or default_scales(protocol_name, train_scale or found.train_scale, found.crop_size)
+    count = min(images or len(dataset.images), len(dataset.images))
+    work = plan.single(found, protocol(protocol_name, at), count)
+    results = run_networks(dataset, work, setting, progress)
+    (record,) = records_of(dataset, work, results, setting, started)
+    counts = next(iter(results.values())).counts
+    return record, {**dataclasses.asdict(counts), "views_per_second": counts.views_per_second}
+
+
+def report(records_path: Path, out: Path) -> Path:
+    """The page rebuilt from records alone. Raises RecordError, StorageError."""
+    runs_inputs.check_out(out)
+    page = out / "index.html"
+    pages.write_page(page, pages.rebuild(records_path))
+    return page
+
+
+def save(records: Sequence[Record], path: Path) -> None:
+    """Records as JSON lines. Raises StorageError."""
+    write_records(path, records)
+
+
+def summary_of(record: Record) -> dict[str, Any]:
+    """A record's numbers, flat: errors in percent with their intervals, and what the paper printed beside them."""
+    (row,) = measured([record])
+    claim = next((claim for claim in paper.claims() if claim.id == record.claim), None)
+    names = "+".join(f"{run.network}/{run.weights.get('train_scale') or '?'}" for run in record.networks)
+    return {
+        "row": record.claim or f"{record.workload.protocol}/{names}",
+        "claim": record.claim,
+        "networks": [run.network for run in record.networks],
+        "weights": [run.weights["name"] for run in record.networks],
+        "protocol": record.workload.protocol,
+        "scales": sorted({step["scale"] for run in record.networks for step in run.passes}),
+        "choices": record.workload.choices,
+        "backend": record.networks[0].backend,
+        "precision": record.networks[0].precision,
+        "data": record.workload.data["name"],
+        "images": row.images,
+        "top1_error_percent": row.top1.percent,
+        "top1_interval_percent": [row.top1.low, row.top1.high],
+        "top5_error_percent": row.top5.percent,
+        "top5_interval_percent": [row.top5.low, row.top5.high],
+        "paper_top1_error_percent": claim.top1_error_percent if claim else None,
+        "paper_top5_error_percent": claim.top5_error_percent if claim else None,
+        "bad": record.workload.data.get("bad", []),
+    }
+
+
+def summary_of_all(done: Reproduced) -> dict[str, Any]:
+    """What `reproduce --json` prints."""
+    return {
+        "page": str(done.page),
+        "records": str(done.records_path),
+        "rows": [summary_of(record) for record in done.records],
+        "findings": [dataclasses.asdict(finding) for finding in done.findings],
+        "missing": list(done.missing),
+    }
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

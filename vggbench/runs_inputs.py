@@ -1,0 +1,245 @@
+"""What a run is asked for, made into data, weights and a plan; every mistake in the asking is found here."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vgg_reference.architectures import ARCHITECTURES
+from vgg_reference.weights import Weights
+from vggbench import backends, cache, paper, plan
+from vggbench import weights as known_weights
+from vggbench.errors import BackendUnavailable, StorageError, UsageError
+from vggbench.images import Dataset, open_dataset
+from vggbench.images.decode import BadImage, decode
+from vggbench.measure.accuracy import ON_BAD
+from vggbench.progress import Report
+from vggbench.protocols import PROTOCOLS, Choices
+from vggbench.results import Record, read_records
+
+SAMPLE = "sample"
+#: Cards on the page, and the longer side of their pictures in pixels.
+THUMBNAILS, THUMBNAIL_PIXELS = 40, 160
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How passes run. device: "auto", "cpu" or "cuda"; threads: None leaves the backend's default."""
+
+    backend: str
+    precision: str = "fp32"
+    device: str = "auto"
+    threads: int | None = None
+    on_bad: str = "stop"
+    choices: Choices = field(default_factory=Choices)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `reproduce` was asked for. weights: (network, training scale or None) -> file; empty takes the family.
+
+    images: only the first so many; tables: only these; full: all images for the costly rows of the sample set too.
+    """
+
+    setting: Setting
+    data: str = SAMPLE
+    labels: Path | None = None
+    weights: Mapping[tuple[str, str | None], str] = field(default_factory=dict)
+    preprocess: str | None = None
+    tables: tuple[int, ...] = ()
+    images: int | None = None
+    full: bool = False
+
+    @property
+    def on_sample(self) -> bool:
+        return self.data == SAMPLE
+
+    @property
+    def costly_images(self) -> int | None:
+        """Images of the costly rows: a verdict on the paper's own rows needs all."""
+        return None if self.full or not self.on_sample else plan.COSTLY_IMAGES
+
+
+def setting(
+    *,
+    backend: str | None = None,
+    precision: str = "fp32",
+    device: str = "auto",
+    threads: int | None = None,
+    on_bad: str = "stop",
+    choices: Choices | None = None,
+) -> Setting:
+    """A setting that can work here. Raises UsageError, BackendUnavailable before anything costly happens."""
+    if precision not in backends.PRECISIONS:
+        raise UsageError(f"No precision {precision!r}. Known: {', '.join(backends.PRECISIONS)}.")
+    if device not in backends.DEVICES:
+        raise UsageError(f"No device {device!r}. Known: {', '.join(backends.DEVICES)}.")
+    if on_bad not in ON_BAD:
+        raise UsageError(f"No on-bad {on_bad!r}. Known: {', '.join(ON_BAD)}.")
+    name = backend or _default_backend(precision, device)
+    module = backends.module(name)
+    missing = module.available()
+    if missing is not None:
+        raise BackendUnavailable(missing)
+    offered = module.precisions(device)
+    why_not = offered.get(precision, f"not offered by {name}")
+    if why_not is not None:
+        here = ", ".join(key for key, reason in offered.items() if reason is None) or "nothing"
+        raise BackendUnavailable(f"Backend {name} cannot run {precision} on {device}: {why_not}. It runs here: {here}.")
+    return Setting(name, precision, device, threads, on_bad, choices or Choices())
+
+
+def _default_backend(precision: str, device: str) -> str:
+    """The default one, or the first that has the precision here."""
+    first = backends.default_backend()
+    for name in (first, *backends.BACKENDS):
+        module = backends.module(name)
+        if module.available() is None and module.precisions(device).get(precision, "") is None:
+            return name
+    return first
+
+
+def dataset_of(request: Request, progress: Report) -> Dataset:
+    """The images asked for; those of the sample set are drawn if they are not there. Raises DataError."""
+    return open_images(request.data, request.labels, progress)
+
+
+def open_images(data: str, labels: Path | None, progress: Report, split: str = "test") -> Dataset:
+    """A dataset by "sample" or its folder, with progress. Raises DataError, StorageError, UsageError."""
+    stage = "Drawing the sample images" if data == SAMPLE else "Reading the folder"
+    return open_dataset(
+        data,
+        split=split,
+        cache_root=cache.root(),
+        labels=labels,
+        progress=lambda done, total: progress(stage, done, total, ""),
+    )
+
+
+def plan_of(request: Request, dataset: Dataset) -> plan.Plan:
+    """The rows that the weights allow. Raises UsageError if there is none, WeightsError for other classes."""
+    claims = plan.choose_claims(request.tables)
+    available = _available(request, claims, len(dataset.classes))
+    count = min(request.images or len(dataset.images), len(dataset.images))
+    work = plan.plan(claims, available, count, request.costly_images)
+    if not work.rows:
+        known = ", ".join(f"{network} (S = {scale})" for network, scale in available) or "no network"
+        raise UsageError(
+            f"Nothing to measure: there are weights of {known}, and no chosen row of the paper needs them."
+        )
+    return work
+
+
+def _available(request: Request, claims: Sequence[paper.Claim], classes: int) -> dict[tuple[str, str], Weights]:
+    """(network, training scale) -> weights: those given, else the shipped family as far as it is there."""
+    if request.weights:
+        found = {}
+        for (network, scale), file in request.weights.items():
+            weights = weights_of(file, network, scale, classes, request.preprocess)
+            found[network, _train_scale(network, scale, weights)] = weights
+        return found
+    if not request.on_sample:
+        raise UsageError("A folder needs weights that know its classes. Give them: --weights D=vgg16.safetensors.")
+    wanted = {(entry.network, entry.train_scale) for claim in claims for entry in claim.entries}
+    wanted |= {(entry.network, entry.train_scale) for entry in plan.CENTER_CROP}
+    return {key: found for key in sorted(wanted) if (found := known_weights.sample_weights(*key)) is not None}
+
+
+def _train_scale(network: str, scale: str | None, weights: Weights) -> str:
+    """S of weights: as asked, as they say, or what the authors' models of D and E were trained with."""
+    known = scale or weights.train_scale or (paper.PUBLIC_TRAIN_SCALE if network in paper.PUBLIC_NETWORKS else None)
+    if known is None:
+        raise UsageError(
+            f"Weights of {network} do not say their training scale. Name it: --weights {network}:256=FILE."
+        )
+    return known
+
+
+def weights_of(
+    spec: str, network: str, train_scale: str | None, classes: int, preprocess: str | None = None
+) -> Weights:
+    """Weights that fit the network and the data. Raises UsageError for an unknown network, WeightsError."""
+    if network not in ARCHITECTURES:
+        raise UsageError(f"No network {network!r}. Known: {', '.join(ARCHITECTURES)}.")
+    found = known_weights.resolve(spec, network, train_scale=train_scale, num_classes=classes, preprocess=preprocess)
+    return dataclasses.replace(found, train_scale=train_scale) if train_scale and not found.train_scale else found
+
+
+def check_names(network: str, protocol_name: str) -> None:
+    """Found before the data is looked at. Raises UsageError."""
+    if network not in ARCHITECTURES:
+        raise UsageError(f"No network {network!r}. Known: {', '.join(ARCHITECTURES)}.")
+    if protocol_name not in PROTOCOLS:
+        raise UsageError(f"No protocol {protocol_name!r}. Known: {', '.join(PROTOCOLS)}.")
+
+
+def describe_file(file: Path, network: str | None, preprocess: str | None) -> dict[str, Any]:
+    """A weights file's description, flat. Raises WeightsError, UsageError."""
+    found = known_weights.resolve(str(file), network, preprocess=preprocess)
+    return {key: value for key, value in dataclasses.asdict(found).items() if value not in (None, "")}
+
+
+def recorded_runs() -> list[Record]:
+    """Records of the sample family's other seeds, made earlier and shipped; empty where they are not."""
+    tree = Path(__file__).resolve().parents[1] / "reports" / "sample-family" / "records.jsonl.gz"
+    shipped = Path(str(resources.files("vggbench"))) / "sample_family" / "records.jsonl.gz"
+    for path in (shipped, tree):
+        if path.is_file():
+            return [record.model_copy(update={"origin": "recorded"}) for record in read_records(path)]
+    return []
+
+
+def notes(request: Request, dataset: Dataset, work: plan.Plan) -> list[str]:
+    """Sentences for the page about what this run left out."""
+    found = []
+    most = max(row.images for row in work.rows)
+    fewer = {row.images for row in work.rows if row.images < most}
+    if most < dataset.total:
+        found.append(
+            f"Measured on the first {most:,} of {dataset.total:,} images, in a fixed order that keeps classes even."
+        )
+    for count in sorted(fewer):
+        found.append(
+            f"Rows with multi-crop testing (150 crops an image) were measured on {count:,} images; --full takes all."
+        )
+    if work.missing:
+        found.append(f"Not measured, because no weights were given: {', '.join(work.missing)}.")
+    return found
+
+
+def thumbnails(dataset: Dataset, records: Sequence[Record], choices: Choices) -> dict[str, bytes]:
+    """Image id -> a small JPEG, for the images that the records name as hardest."""
+    cases = sorted(
+        (case for record in records for case in record.hardest), key=lambda case: -float(case.get("posterior", 0.0))
+    )
+    wanted = list(dict.fromkeys(str(case["id"]) for case in cases))[:THUMBNAILS]
+    paths = {image.id: image.path for image in dataset.images}
+    found = {}
+    for name in wanted:
+        try:
+            picture = Image.fromarray(decode(paths[name].read_bytes(), choices.exif))
+        except (KeyError, OSError, BadImage):
+            continue  # it was readable when it was measured; the page does without its picture
+        picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=80)
+        found[name] = buffer.getvalue()
+    return found
+
+
+def check_out(out: Path) -> None:
+    """Found before hours of work, not after. Raises StorageError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be made ({error.strerror}). Name another --out.") from error
+    if not os.access(out, os.W_OK):
+        raise StorageError(f"{out}: cannot be written to. Name another --out.")

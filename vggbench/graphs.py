@@ -5,9 +5,7 @@ No tracing: nodes are named as the paper's layers (``block3.conv2``, ``fc6``), i
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from vgg_reference.architectures import Architecture, architecture, final_side
 from vgg_reference.model import LRN_BETA, LRN_K, LRN_SIZE
 from vgg_reference.weights import BadWeights, state_dict
-from vggbench.errors import StorageError, UsageError, WeightsError
+from vggbench import cache
+from vggbench.errors import UsageError, WeightsError
 from vggbench.variants import Variant, digest_of
 
 #: The newest opset that TensorRT 8.6 reads, and the IR version that came with it.
@@ -53,29 +52,20 @@ def export_onnx(variant: Variant) -> bytes:
     scores = _classifier(variant, arrays, nodes, constants, features)
     if variant.form == "dense":
         _average(variant.score_pool, nodes, scores)
-    model = _model(variant, nodes, constants)
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    data: bytes = _model(variant, nodes, constants).SerializeToString(deterministic=True)
+    return data
 
 
 def graph_path(variant: Variant, cache_root: Path) -> Path:
     """The variant's graph as a file in the cache, written on first use, whole or not at all. Raises StorageError."""
     key = digest_of({**_identity(variant), "graph": GRAPH_VERSION, "opset": OPSET})
     path = cache_root / "graphs" / f"{key}.onnx"
-    if path.is_file():
-        return path
-    data = export_onnx(variant)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # the folder itself cannot be written to; the first error says so
-            temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"Cannot write the graph {path}: {error.strerror}. Free space or set VGGBENCH_CACHE."
-        ) from error
+    with cache.storage_errors(path):
+        present = path.is_file()
+    if present:
+        cache.touch(path)
+    else:
+        cache.write_atomic(path, export_onnx(variant))
     return path
 
 
@@ -185,7 +175,6 @@ def _model(variant: Variant, nodes: list[onnx.NodeProto], constants: Arrays) -> 
         f"{weights.network} {variant.form}",
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", 3, *sides])],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", weights.num_classes])],
-        [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()],
     )
     model = helper.make_model(
         graph,
@@ -194,6 +183,10 @@ def _model(variant: Variant, nodes: list[onnx.NodeProto], constants: Arrays) -> 
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
+    for name, array in constants.items():
+        # Filled in place: helper's functions would copy half a gigabyte at each level.
+        tensor = model.graph.initializer.add(name=name, dims=array.shape, data_type=TensorProto.FLOAT)
+        tensor.raw_data = array.astype("<f4", order="C", copy=False).tobytes()
     helper.set_model_props(model, {key: str(value) for key, value in sorted(_identity(variant).items())})
     return model
 

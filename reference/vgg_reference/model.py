@@ -27,7 +27,7 @@ class LocalResponseNorm(nn.Module):
     def __init__(self, channels: int, alpha: float) -> None:
         super().__init__()
         self.alpha = alpha
-        index = torch.arange(channels)
+        index = torch.arange(channels, device="cpu")  # a real one also in a model built on the meta device
         band = (index[:, None] - index[None, :]).abs() <= LRN_SIZE // 2
         self.register_buffer("band", band.float()[:, :, None, None], persistent=False)
 
@@ -105,7 +105,8 @@ class VGG(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)
-        return self.classifier(x if self.dense else x.flatten(1))
+        scores: Tensor = self.classifier(x if self.dense else x.flatten(1))
+        return scores
 
     def convolutions(self) -> list[nn.Conv2d]:
         """Convolutions in order, as ``architecture.convolutions`` names them."""
@@ -152,7 +153,8 @@ def initialize_he(model: VGG, seed: int) -> VGG:
     """He et al. 2015 initialization of every weight, biases zero; the same on every machine for a seed."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for layer in [*model.convolutions(), *model.fully_connected()]:
+        layers: list[nn.Conv2d | nn.Linear] = [*model.convolutions(), *model.fully_connected()]
+        for layer in layers:
             fan_in = layer.weight[0].numel()
             layer.weight.normal_(0.0, (2.0 / fan_in) ** 0.5, generator=generator)
             if layer.bias is not None:

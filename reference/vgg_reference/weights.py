@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgg_reference.architectures import CROP_SIZE, NUM_CLASSES, UnknownArchitecture, count_parameters
 from vgg_reference.architectures import architecture as find_architecture
@@ -123,24 +123,32 @@ def random_weights(
 
 
 def empty_model(weights: Weights, *, dense: bool = False, pool_ceil: bool = False) -> VGG:
-    """The network of these weights before they are loaded, in evaluation mode."""
-    return build(
-        weights.network,
-        weights.width,
-        weights.num_classes,
-        weights.crop_size,
-        dense,
-        batch_norm=weights.batch_norm,
-        pool_ceil=pool_ceil,
-        hidden_width=weights.hidden_width,
-        lrn_alpha=weights.lrn_alpha,
-    ).eval()
+    """The network of these weights in evaluation mode, its tensors without storage: shapes, no values.
+
+    So nothing is drawn from torch's global generator, and a full-size network takes no time.
+    """
+    with torch.device("meta"):
+        return build(
+            weights.network,
+            weights.width,
+            weights.num_classes,
+            weights.crop_size,
+            dense,
+            batch_norm=weights.batch_norm,
+            pool_ceil=pool_ceil,
+            hidden_width=weights.hidden_width,
+            lrn_alpha=weights.lrn_alpha,
+        ).eval()
 
 
 def state_dict(weights: Weights) -> dict[str, Tensor]:
     """The tensors of these weights, FP32 on the CPU. Raises BadWeights."""
     if weights.path is None:
-        return initialize_he(empty_model(weights), weights.seed or 0).state_dict()
+        model = empty_model(weights).to_empty(device="cpu")
+        for layer in model.features:
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.reset_parameters()
+        return initialize_he(model, weights.seed or 0).state_dict()
     with _opened(Path(weights.path)) as file:
         return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
 
@@ -150,7 +158,7 @@ def load(weights: Weights, *, dense: bool = False, pool_ceil: bool = False) -> V
     model = empty_model(weights, dense=dense, pool_ceil=pool_ceil)
     state = state_dict(weights)
     _check_shapes(weights.path or weights.name, weights.network, model, state)
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=True)
     return model
 
 

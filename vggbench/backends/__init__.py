@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.variants import Variant

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from vgg_reference.architectures import architecture, count_parameters
+from vggbench import cache
 from vggbench.backends import Array, check_images, check_scores, default_threads, resolve_device
 from vggbench.errors import BackendUnavailable
-from vggbench.graphs import INPUT, OUTPUT, export_onnx, graph_sha256
+from vggbench.graphs import INPUT, OUTPUT, export_onnx, graph_path, graph_sha256
 from vggbench.variants import Variant
 
 _CUDA = "CUDAExecutionProvider"
+_CACHED_BYTES = 64 << 20
 
 
 def available() -> str | None:
     """None, or one line: what is missing and how to get it."""
     try:
-        import onnxruntime  # noqa: F401
+        import onnxruntime  # type: ignore[import-untyped]  # noqa: F401
     except Exception as error:  # a broken installation raises what it likes
         return f"ONNX Runtime does not load ({error}). Install it with: pip install onnxruntime"
     return None
@@ -44,13 +48,20 @@ def open_session(variant: Variant, device: str, threads: int | None) -> OrtSessi
     return OrtSession(variant, resolve_device(device, has_cuda()), threads or default_threads())
 
 
+def _graph(variant: Variant) -> bytes | Path:
+    """A large graph as a file in the cache, for it takes seconds to write; a small one made anew."""
+    weights = variant.weights
+    parameters = count_parameters(architecture(weights.network, weights.batch_norm), **weights.size)
+    return graph_path(variant, cache.root()) if 4 * parameters >= _CACHED_BYTES else export_onnx(variant)
+
+
 class OrtSession:
     """One onnxruntime.InferenceSession; see vggbench.backends.Session."""
 
     def __init__(self, variant: Variant, device: str, threads: int) -> None:
         import onnxruntime
 
-        graph = export_onnx(variant)
+        graph = _graph(variant)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -60,7 +71,9 @@ class OrtSession:
         # Dense images come in many sizes, and a memory pattern is kept for each that was seen.
         options.enable_mem_pattern = variant.form == "crop"
         wanted = ["CPUExecutionProvider"] if device == "cpu" else [(_CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"]
-        self._session: Any = onnxruntime.InferenceSession(graph, options, providers=wanted)
+        self._session: Any = onnxruntime.InferenceSession(
+            graph if isinstance(graph, bytes) else str(graph), options, providers=wanted
+        )
         if device != "cpu" and _CUDA not in self._session.get_providers():
             raise BackendUnavailable("ONNX Runtime could not start CUDA. Use --device cpu, or see: vggbench doctor")
         self.device = device

@@ -80,13 +80,13 @@ class TorchSession:
             self.info |= {
                 "gpu": torch.cuda.get_device_name(device),
                 "cuda": torch.version.cuda,
-                "cudnn": torch.backends.cudnn.version(),
+                "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
                 "cudnn_benchmark": not dense,
                 "tf32": False,
             }
         else:
             self.info |= {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "allocator": keep_memory()}
-        self._model: VGG | None = model.to(device, self._dtype, memory_format=torch.channels_last)
+        self._model: VGG | None = model.to(device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, images: Array) -> Array:
         check_images(images, self._variant)
@@ -131,12 +131,12 @@ def _score_map(model: VGG, x: Tensor) -> Tensor:
     x = model.features(x)
     side = model.fully_connected()[0].kernel[1]
     rows, columns = x.shape[2] - side + 1, x.shape[3] - side + 1
-    windows = functional.unfold(x.contiguous(), side).transpose(1, 2)
+    windows: Tensor = functional.unfold(x.contiguous(), side).transpose(1, 2)
     for layer in model.classifier:
         windows = (
             functional.linear(windows, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer(windows)
         )
-    return windows.transpose(1, 2).unflatten(2, (rows, columns))
+    return windows.transpose(1, 2).reshape(len(x), -1, rows, columns)
 
 
 @functools.cache
@@ -156,7 +156,7 @@ def keep_memory() -> str:
 
 def _cpu_lacks(precision: str) -> str | None:
     """None if this CPU computes in the type, else one line."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return "this build of torch has no oneDNN, without which it is slower than fp32"
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")

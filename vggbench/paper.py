@@ -92,6 +92,16 @@ def source() -> dict[str, str]:
     return dict(_file()["paper"])
 
 
+def exact_sizes() -> dict[str, dict[str, int]]:
+    """Per network: params, weights, biases and macs_224 (multiply-accumulates of one 224 px crop), from Table 1."""
+    return {name: dict(sizes) for name, sizes in _file()["derived"]["exact_sizes"].items()}
+
+
+def depth(network: str) -> int:
+    """Weight layers of a network, the first line of Table 1: 11 for A, 19 for E."""
+    return int(_file()["tables"]["table1"]["weight_layers"][network])
+
+
 def public_models() -> dict[str, Any]:
     """Published weights with addresses, digests, preprocessing and licences, as in the file."""
     return dict(_file()["public_models"])

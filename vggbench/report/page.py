@@ -1,0 +1,103 @@
+"""Puts the sections into one file: templates, style, script, and a policy under which no request can leave."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup
+
+import vggbench
+from vggbench import paper
+from vggbench.report import ReportContext, sections, tables
+from vggbench.report.rows import signed
+from vggbench.results import Record
+
+if TYPE_CHECKING:
+    from vggbench.findings import Finding
+
+
+def page(records: list[Record], findings: list[Finding], context: ReportContext) -> str:
+    """The HTML of the whole page."""
+    given = sections.inputs(records, findings, context)
+    style, script = _text("page.css"), _text("page.js")
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            given=given,
+            context=context,
+            summary=sections.summary(given),
+            sections=sections.sections(given),
+            paper=paper.source(),
+            version=vggbench.__version__,
+            style=Markup(style),
+            script=Markup(script),
+            policy=_policy(style, script),
+        )
+    )
+
+
+def _policy(style: str, script: str) -> str:
+    """Content-Security-Policy: this style, this script, images inside the page; nothing else, from nowhere."""
+    return (
+        f"default-src 'none'; img-src data:; style-src '{_source_hash(style)}'; script-src '{_source_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _source_hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _text(name: str) -> str:
+    return resources.files("vggbench.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_text),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": lambda value: f"{value:.1f}",
+        "signed": signed,
+        "p": p_value,
+        "quoted": tables.quoted_value,
+        "duration": duration,
+        "slug": lambda text: str(text).replace(" ", "-"),
+        "thousands": lambda value: f"{value:,}",
+        "plural": plural,
+    }
+    return environment
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """ "1 row", "3 rows"."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def p_value(value: Any) -> str:
+    """A p-value to two digits, "< 0.001" below that."""
+    number = float(value)
+    return "< 0.001" if number < 0.001 else f"{number:.3f}" if number < 0.1 else f"{number:.2f}"
+
+
+def duration(seconds: float | None) -> str:
+    """ "8 min 20 s"."""
+    if seconds is None:
+        return "not recorded"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

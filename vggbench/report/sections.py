@@ -1,0 +1,247 @@
+"""The page's sections: each turns records, findings and context into what its template shows."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from vggbench import paper
+from vggbench.report import ReportContext, charts, tables
+from vggbench.report.rows import Measured, anchor_of, class_count, is_imagenet, measured, rank_counts
+from vggbench.results import Record
+
+if TYPE_CHECKING:
+    from vggbench.findings import Finding
+
+#: Cards in the gallery of hardest cases.
+HARDEST = 12
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that a section may look at."""
+
+    records: list[Record]
+    rows: list[Measured]
+    findings: list[Finding]
+    context: ReportContext
+    tables: list[tables.ClaimTable]
+    here: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with its heading, or none where data is None."""
+
+    id: str
+    title: str
+    template: str
+    data: dict[str, Any]
+
+
+def inputs(records: list[Record], findings: Sequence[Finding], context: ReportContext) -> Inputs:
+    """Counts the records once."""
+    rows = measured(records)
+    data = context.dataset
+    classes = class_count(data)
+    here = f"{data.get('name') or 'unnamed set'}" + (f", {classes} classes" if classes else "")
+    return Inputs(records, rows, list(findings), context, tables.claim_tables(rows), here)
+
+
+def summary(given: Inputs) -> dict[str, Any]:
+    """What ran on what, and the verdicts in numbers."""
+    verdicts = Counter(row.verdict.kind for table in given.tables for row in table.rows)
+    found = Counter(finding.verdict for finding in given.findings)
+    runs = [run for row in given.rows for run in row.record.networks]
+    authors = bool(runs) and all(run.weights.get("status") == "authors" for run in runs)
+    return {
+        "real": authors and is_imagenet(given.context.dataset),
+        "authors": authors,
+        "imagenet": is_imagenet(given.context.dataset),
+        "statuses": sorted({str(run.weights.get("status", "other")) for run in runs}),
+        "verdicts": verdicts,
+        "total_rows": sum(verdicts.values()),
+        "measured_rows": sum(1 for table in given.tables for row in table.rows if row.first),
+        "found": found,
+        "bad": bad_images(given),
+        "networks": sorted({run.network for run in runs}),
+        "weights": len({run.weights.get("digest") for run in runs}),
+        "seeds": sorted({row.record.seed for row in given.rows if row.record.seed is not None}),
+        "backends": sorted({f"{run.backend} {run.precision}" for run in runs}),
+        "images": sorted({row.images for row in given.rows}),
+        "classes": class_count(given.context.dataset),
+    }
+
+
+def findings(given: Inputs) -> dict[str, Any] | None:
+    """The findings with the rule that judged them, and for each compared row the record it links to."""
+    if not given.findings:
+        return None
+    from vggbench.findings import RULE, row_key
+    from vggbench.questions import label
+
+    anchors: dict[str, str] = {}
+    for row in given.rows:
+        anchors.setdefault(label(row_key(row.record)), row.anchor)
+    compared = {name for f in given.findings for c in f.comparisons for name in (c.label_a, c.label_b)}
+    return {
+        "figure": charts.forest(given.findings),
+        "rule": RULE,
+        "anchors": {name: anchors.get(name, "") for name in compared},
+    }
+
+
+def claims(given: Inputs) -> dict[str, Any]:
+    return {
+        "figures": {
+            3: charts.error_by_depth(given.rows, given.here),
+            4: charts.single_and_multi_scale(given.rows, given.here),
+            6: charts.paper_against_measured(given.rows, given.here),
+        }
+    }
+
+
+def others(given: Inputs) -> dict[str, Any] | None:
+    """Records that stand beside no row: other protocols, and timings."""
+    known = {claim.id for claim in paper.claims()}
+    rows = [row for row in given.rows if row.record.claim not in known]
+    timings = [
+        {
+            "record": record,
+            "anchor": anchor_of(record),
+            "median_ms": 1000 * median(record.samples.values),
+            "calls": len(record.samples.values),
+        }
+        for record in given.records
+        if record.kind == "latency" and record.samples.values
+    ]
+    return {"rows": rows, "timings": timings} if rows or timings else None
+
+
+def networks(given: Inputs) -> dict[str, Any]:
+    return {"configurations": tables.configurations(), "sizes": tables.networks()}
+
+
+def quoted(given: Inputs) -> dict[str, Any]:
+    return {"tables": tables.quoted_tables()}
+
+
+def hardest(given: Inputs) -> dict[str, Any] | None:
+    """Images that are among the hardest of most records; each with the record that is furthest off."""
+    names = given.context.dataset.get("classes")
+    labels = list(names) if isinstance(names, list | tuple) else []
+
+    def name(label: Any) -> str:
+        known = isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(labels)
+        return str(labels[label]) if known else str(label)
+
+    cases: dict[str, dict[str, Any]] = {}
+    rows = [row for row in given.rows if row.record.hardest]
+    for row in rows:
+        for case in row.record.hardest:
+            image, truth = str(case.get("id", "")), float(case.get("true_posterior", 0.0))
+            known = cases.setdefault(image, {"id": image, "truth": truth, "case": case, "row": row, "count": 0})
+            known["count"] += 1
+            if truth < known["truth"]:
+                known |= {"truth": truth, "case": case, "row": row}
+    chosen = sorted(cases.values(), key=lambda case: (-case["count"], case["truth"], case["id"]))[:HARDEST]
+    for case in chosen:
+        jpeg = given.context.thumbnails.get(case["id"])
+        worst = case["case"]
+        case["label"], case["answer"] = name(worst.get("label")), name(worst.get("answer"))
+        case["posterior"] = float(worst.get("posterior", 0.0))
+        case["src"] = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() if jpeg else ""
+    return {"cases": chosen, "records": len(rows)} if chosen else None
+
+
+def method(given: Inputs) -> dict[str, Any]:
+    """Open choices with their values and how many records took each, data, skipped images, environment."""
+    choices: dict[str, Counter[str]] = {}
+    for row in given.rows:
+        for key, value in row.record.workload.choices.items():
+            choices.setdefault(key, Counter())[str(value)] += 1
+    return {
+        "choices": {key: dict(values.most_common()) for key, values in sorted(choices.items())},
+        "bad": bad_images(given),
+        "dataset": {key: _plain(value) for key, value in given.context.dataset.items() if key != "bad"},
+        "machine": {key: _plain(value) for key, value in sorted(given.context.machine.items())},
+    }
+
+
+def bad_images(given: Inputs) -> list[dict[str, str]]:
+    """Images that some record skipped, each once."""
+    found: dict[str, str] = {}
+    for data in (given.context.dataset, *(record.workload.data for record in given.records)):
+        for bad in data.get("bad", []):
+            found.setdefault(str(bad.get("id", "")), str(bad.get("why", "")))
+    return [{"id": image, "why": why} for image, why in sorted(found.items())]
+
+
+def records(given: Inputs) -> dict[str, Any]:
+    """Every record with its line, its JSON (ranks counted, the raw list stands in the file) and its short name."""
+    shown, seen = [], set[str]()
+    for line, record in enumerate(given.records, start=1):
+        anchor = anchor_of(record)
+        if anchor in seen:
+            continue
+        seen.add(anchor)
+        shown.append(
+            {"anchor": anchor, "line": line, "name": record_name(record), "json": _json(record, given.context)}
+        )
+    return {"records": shown}
+
+
+def record_name(record: Record) -> str:
+    """A line that names a record for people."""
+    nets = " + ".join(f"{run.network}/{run.weights.get('train_scale') or '?'}" for run in record.networks)
+    parts = [record.claim or record.workload.protocol or record.kind, "" if record.claim else nets]
+    parts.append("" if record.seed is None else f"seed {record.seed}")
+    parts.append(" + ".join(dict.fromkeys(f"{run.backend} {run.precision}" for run in record.networks)))
+    return ", ".join(part for part in parts if part)
+
+
+def _json(record: Record, context: ReportContext) -> str:
+    fields = record.model_dump()
+    if record.samples.unit == "rank":
+        fields["samples"] = {"unit": "rank", "count": len(record.samples.values), "rank_counts": rank_counts(record)}
+    if record.environment and record.environment == context.machine:
+        fields["environment"] = "as under Environment on this page"
+    return json.dumps(fields, indent=1, ensure_ascii=False)
+
+
+def _plain(value: Any) -> str:
+    """A value of a description as one line."""
+    if isinstance(value, list | tuple):
+        text = ", ".join(map(str, value[:8]))
+        return f"{len(value)}: {text}, …" if len(value) > 8 else text
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(inner)}" for key, inner in value.items())
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+#: In the page's order: id, heading, template, what it shows. A new section is one row here and one template.
+SECTIONS = (
+    ("findings", "Findings of the paper", findings),
+    ("tables", "Tables 3 to 6: printed and measured", claims),
+    ("others", "Other measurements", others),
+    ("networks", "Tables 1 and 2: the networks", networks),
+    ("hardest", "Hardest images", hardest),
+    ("quoted", "Tables 7 to 12: quoted", quoted),
+    ("method", "How this was measured", method),
+    ("records", "Records", records),
+)
+
+
+def sections(given: Inputs) -> list[Section]:
+    """The sections that have something to show."""
+    found = []
+    for id_, title, build in SECTIONS:
+        data = build(given)
+        if data is not None:
+            found.append(Section(id_, title, f"{id_}.html.j2", data))
+    return found

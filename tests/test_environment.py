@@ -1,0 +1,95 @@
+"""What a record says about the machine: enough to know it, nothing about whose it is."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from vggbench import environment
+
+
+def test_the_description_is_flat_and_json():
+    found = environment.environment()
+    assert all(isinstance(value, str | int | float | None) for value in found.values())
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_it_names_cpu_memory_python_and_libraries():
+    found = environment.environment()
+    assert found["cpu"]
+    assert found["cores"] >= 1
+    assert found["memory_bytes"] > 1 << 28
+    assert found["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
+    assert {"torch", "onnxruntime", "numpy", "pillow"} <= set(found)
+
+
+def test_no_host_and_no_user_is_named(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody-private")
+    command = ["/home/somebody-private/bin/vggbench", "evaluate", "--data", "/home/other-person/photos"]
+    text = json.dumps(environment.environment(command))
+    assert socket.gethostname() not in text.split('"')
+    assert "somebody-private" not in text
+    assert "other-person" not in text
+    user = getpass.getuser()
+    assert user == "root" or user not in text
+
+
+def test_the_command_can_be_typed_again(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    command = ["/home/ann/.venv/bin/vggbench", "reproduce", "--weights", "D:[256;512]=/home/ann/a b.safetensors"]
+    assert environment.command_line(command) == "vggbench reproduce --weights 'D:[256;512]=~/a b.safetensors'"
+
+
+def test_python_dash_m_is_named_as_the_command():
+    assert environment.command_line(["/somewhere/vggbench/__main__.py", "doctor"]) == "vggbench doctor"
+
+
+def test_importing_it_needs_no_third_party_library():
+    code = (
+        "import sys; before = set(sys.modules); import vggbench.environment; "
+        "print([m for m in ('torch', 'numpy', 'onnxruntime', 'PIL', 'psutil') if m in set(sys.modules) - before])"
+    )
+    tree = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree)},
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_an_absent_library_has_no_version():
+    assert environment.installed("a-distribution-that-does-not-exist") is None
+
+
+def test_without_the_driver_there_is_no_cuda(monkeypatch):
+    def absent(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(environment.ctypes, "CDLL", absent)
+    environment._cuda_devices.cache_clear()
+    try:
+        assert environment.has_cuda() is False
+        assert environment.environment()["gpu"] is None
+    finally:
+        environment._cuda_devices.cache_clear()
+
+
+def test_a_driver_without_a_device_is_no_cuda(monkeypatch):
+    class Driver:
+        def cuInit(self, flags: int) -> int:
+            return 100  # CUDA_ERROR_NO_DEVICE
+
+    monkeypatch.setattr(environment.ctypes, "CDLL", lambda name: Driver())
+    environment._cuda_devices.cache_clear()
+    try:
+        assert environment.has_cuda() is False
+    finally:
+        environment._cuda_devices.cache_clear()

@@ -1,0 +1,113 @@
+"""Killed and concurrent evaluations give the records of an undisturbed one."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import measuring
+import pytest
+
+IMAGES = 48
+
+
+class Server:
+    """Starts evaluations in processes of their own, without importing anew."""
+
+    def __init__(self, folder: Path) -> None:
+        root = Path(__file__).parent.parent
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, measuring.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'reference'}"},
+        )
+
+    def start(self, cache: Path, output: Path, kill_after: float | str = "") -> None:
+        self.process.stdin.write(f"{self.folder}\t{cache}\t{output}\t{kill_after}\n")
+        self.process.stdin.flush()
+
+    def wait(self) -> bool:
+        """Whether it was killed before its end."""
+        return {"killed\n": True, "done\n": False}[self.process.stdout.readline()]
+
+    def run(self, cache: Path, output: Path) -> dict:
+        self.start(cache, output)
+        assert not self.wait()
+        return json.loads(output.read_text())
+
+    def undisturbed(self, scratch: Path) -> tuple[dict, float]:
+        """The record, and the seconds it takes."""
+        begun = time.perf_counter()
+        record = self.run(scratch / "undisturbed", scratch / "undisturbed.json")["record"]
+        return record, time.perf_counter() - begun
+
+
+@contextmanager
+def server(folder: Path):
+    started = Server(folder)
+    try:
+        yield started
+    finally:
+        started.process.stdin.close()
+        started.process.wait()
+        started.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    measuring.make_dataset(folder, IMAGES)
+    (folder / "030.jpg").write_bytes(b"no image")
+    return folder
+
+
+def test_runs_killed_at_twenty_random_moments_end_in_the_records_of_an_undisturbed_run(folder, tmp_path):
+    moments = random.Random(0)
+    killed = resumed = 0
+    with server(folder) as processes:
+        processes.run(tmp_path / "first", tmp_path / "first.json")  # imports and warms up
+        undisturbed, length = processes.undisturbed(tmp_path)
+        for trial in range(20):
+            cache, output = tmp_path / f"cache{trial}", tmp_path / f"{trial}.json"
+            processes.start(cache, output, moments.uniform(0, length))
+            killed += processes.wait()
+            again = processes.run(cache, output)
+            assert again["record"] == undisturbed
+            resumed += 0 < again["cached"] < 3 * IMAGES
+    assert killed >= 10
+    assert resumed >= 3, "the kills hit no run in its middle"
+    assert len(undisturbed["samples"]["values"]) == IMAGES - 1
+    assert undisturbed["workload"]["data"]["bad"][0]["id"] == "030.jpg"
+
+
+def test_one_run_killed_again_and_again_ends_in_the_record_of_an_undisturbed_run(folder, tmp_path):
+    moments = random.Random(1)
+    with server(folder) as processes:
+        processes.run(tmp_path / "first", tmp_path / "first.json")
+        undisturbed, length = processes.undisturbed(tmp_path)
+        for _ in range(8):
+            processes.start(tmp_path / "cache", tmp_path / "again.json", moments.uniform(0, length / 2))
+            processes.wait()
+        assert processes.run(tmp_path / "cache", tmp_path / "again.json")["record"] == undisturbed
+
+
+def test_two_runs_at_once_in_one_cache_are_both_right(folder, tmp_path):
+    with server(folder) as one, server(folder) as other:
+        undisturbed, _ = one.undisturbed(tmp_path)
+        for round_ in range(3):
+            cache = tmp_path / f"cache{round_}"
+            outputs = [tmp_path / f"{round_}{name}.json" for name in ("one", "other")]
+            one.start(cache, outputs[0])
+            other.start(cache, outputs[1])
+            assert not one.wait()
+            assert not other.wait()
+            assert [json.loads(output.read_text())["record"] for output in outputs] == [undisturbed] * 2
+            assert one.run(cache, outputs[0])["cached"] == 3 * IMAGES
+            assert not list(cache.rglob("*.tmp"))

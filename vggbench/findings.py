@@ -27,6 +27,8 @@ from vggbench.questions import QUESTIONS, Contrast, Question, label
 from vggbench.results import Record
 from vggbench.statistics import Effect, crossed_effect, holm
 
+__all__ = ["QUESTIONS", "RULE", "Comparison", "Finding", "judge", "label", "row_key"]
+
 Verdict = Literal["shown", "not shown", "not decided"]
 Array = npt.NDArray[np.float64]
 
@@ -222,7 +224,7 @@ def _judge(question: Question, rows: _Rows) -> _Judged:
 def _differences(contrast: Contrast, rows: _Rows) -> _Differences | str:
     """error_a - error_b by seed over the images that both have, (images,) each; or why they cannot be paired."""
     a, b = rows[contrast.a], rows[contrast.b]
-    seeds = [seed for seed in a if seed in b]
+    seeds = sorted((seed for seed in a if seed in b), key=str)
     names = f"{label(contrast.a)} and {label(contrast.b)}"
     if not seeds:
         return f"{names} have no training seed in common."

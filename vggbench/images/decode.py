@@ -1,0 +1,209 @@
+"""Bytes of an image file -> RGB pixels, or BadImage; whatever the bytes are.
+
+Accepted by content, whatever the name: JPEG, PNG, WebP, BMP, GIF (first frame). TIFF is not: Pillow turns it by its
+orientation tag whether asked or not, and its float and multi-page forms have no one 8-bit reading.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
+    features,
+)
+
+Pixels = npt.NDArray[np.uint8]
+
+#: Name and version of what decodes: it decides pixels (PROTOCOLS.md: decoders move top-1), so records name it.
+DECODER = f"Pillow {PIL.__version__}, " + (
+    f"libjpeg-turbo {features.version('libjpeg_turbo')}"
+    if features.version("libjpeg_turbo")
+    else f"libjpeg {features.version('jpg')}"
+)
+
+#: Checked against the header, before memory is taken: at 2^26 pixels one decoding holds about 0.5 GB (4 bytes a pixel
+#: in Pillow, 3 in the array), so that eight threads stay under 4 GB. Cameras of 64 megapixels pass.
+MAX_PIXELS = 2**26
+
+#: Longer side over shorter side. A thin strip grows when its shorter side is rescaled: 1 x 10,000 pixels at scale 512
+#: would be 2.6 billion pixels.
+MAX_ASPECT = 100
+
+#: Each scan of a progressive JPEG goes over all pixels, however few bytes it has; encoders write about ten.
+MAX_SCANS = 200
+
+_FORMATS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+}
+
+_ACCEPTED = "JPEG, PNG, WebP, BMP and GIF"
+
+#: catch_warnings changes the whole process: one thread at a time, for the header only.
+_quiet = threading.Lock()
+
+#: What each EXIF orientation asks for.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class BadImage(Exception):
+    """An image that cannot be used: why, in one line."""
+
+    @property
+    def why(self) -> str:
+        return str(self)
+
+
+def decode(data: bytes, exif: str = "ignore") -> Pixels:
+    """RGB pixels (h, w, 3), read-only. exif: "ignore" or "apply" the orientation tag. Raises BadImage, nothing else.
+
+    Gray is repeated; CMYK and palettes are converted as Pillow does (a CMYK JPEG is taken as Adobe's inverted one);
+    alpha is dropped and the stored colours kept, as ``convert("RGB")`` does; of 16 bits the upper 8 are taken, gray
+    as colour (Pillow alone would clip 16-bit gray to 255). Embedded colour profiles are ignored.
+    """
+    kind = _kind(data)
+    try:
+        if kind == "JPEG":
+            essential, tags = split_jpeg(data)
+            if essential.count(b"\xff\xda") > MAX_SCANS:
+                raise BadImage(f"a JPEG of more than {MAX_SCANS} scans; save it anew")
+            image: ImageFile.ImageFile = JpegImagePlugin.JpegImageFile(io.BytesIO(essential))
+            turn = orientation(tags) if exif == "apply" else 1
+        else:
+            if kind == "WebP":  # its decoder takes memory on opening
+                _check_size(*_webp_size(data))
+            with _quiet, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image = _FORMATS[kind](io.BytesIO(data))
+                turn = image.getexif().get(0x0112, 1) if exif == "apply" else 1
+        _check_size(*image.size)
+        return _rgb(image, _TURNS.get(turn))
+    except BadImage:
+        raise
+    except Exception as error:  # Pillow raises nearly anything on hostile bytes
+        reason = str(error).split("\n", 1)[0].strip() or type(error).__name__
+        raise BadImage(f"a {kind} that cannot be decoded: {reason}") from error
+
+
+def _kind(data: bytes) -> str:
+    """The format by its first bytes. Raises BadImage."""
+    if not data:
+        raise BadImage("an empty file (0 bytes)")
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    if data.startswith(b"BM"):
+        return "BMP"
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        raise BadImage("a TIFF file; save it as PNG")
+    raise BadImage(f"neither of {_ACCEPTED}: it starts with {data[:8]!r}")
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise BadImage(f"claims {width} x {height} pixels")
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"claims {width} x {height} pixels; accepted are {MAX_PIXELS:,} in all")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise BadImage(f"{width} x {height} pixels; accepted are sides up to 1 : {MAX_ASPECT}")
+
+
+def _rgb(image: Image.Image, turn: Image.Transpose | None) -> Pixels:
+    image.load()
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise BadImage(f"gray of 32 bits (mode {image.mode}), whose range is unknown; save it with 8 or 16")
+    if image.mode != "RGB":
+        image.info.pop("transparency", None)  # else Pillow warns that it is dropped
+        image = image.convert("RGB")
+    if turn is not None:
+        image = image.transpose(turn)
+    return np.asarray(image)
+
+
+def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
+    """The JPEG without its metadata segments, and its EXIF block (b"" if none).
+
+    Only APP0 (JFIF) and APP14 (Adobe) tell how to decode. Pillow reads the others too, and warns of broken ones.
+    """
+    kept, tags, position, start = [], b"", 2, 0
+    while True:
+        position = data.find(b"\xff", position)  # as Pillow, past junk
+        if position < 0 or position + 4 > len(data):
+            break
+        marker = data[position + 1]
+        if marker in (0x00, 0xFF):
+            position += 1
+        elif 0xD0 <= marker <= 0xD9 or marker in (0x01, 0xC8) or 0xF0 <= marker <= 0xFD:  # without a length
+            position += 2
+        elif marker == 0xDA:
+            break
+        else:
+            end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+            if 0xE1 <= marker <= 0xEF and marker != 0xEE:
+                kept.append(data[start:position])
+                start = end
+                if marker == 0xE1 and not tags and data[position + 4 : position + 10] == b"Exif\0\0":
+                    tags = data[position + 10 : end]
+            position = end
+    return b"".join([*kept, data[start:]]), tags
+
+
+def orientation(tags: bytes) -> int:
+    """The orientation (1 to 8) in an EXIF block, 1 if it says none or cannot be read."""
+    order = {b"II*\0": "little", b"MM\0*": "big"}.get(tags[:4])
+    if order is None:
+        return 1
+
+    def number(position: int, size: int) -> int:
+        return int.from_bytes(tags[position : position + size], order)  # type: ignore[arg-type]
+
+    table = number(4, 4)
+    for entry in range(table + 2, table + 2 + 12 * number(table, 2), 12):
+        if number(entry, 2) == 0x0112:
+            value = number(entry + 8, 2)
+            return value if value in _TURNS else 1
+    return 1
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of the canvas as the header claims it. Raises BadImage."""
+    chunk, body = data[12:16], data[20:30]
+    if chunk == b"VP8X" and len(body) == 10:
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if chunk == b"VP8L" and len(body) >= 5:
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if chunk == b"VP8 " and len(body) == 10:
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+    raise BadImage("a WebP without a readable header")

@@ -7,7 +7,7 @@ Every class stays itself under a horizontal flip.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,13 +45,13 @@ class Difficulty:
 
     shorter_sides_pixels: tuple[int, ...] = (146, 152, 160)
     aspects: tuple[float, ...] = (1.0, 1.1, 1.2, 4 / 3)
-    diameter: Range = (0.16, 0.95)  # log-uniform
+    diameter: Range = (0.22, 0.95)  # log-uniform
     border_radii: float = 0.9  # the centre keeps this many radii from the border
     rotation_degrees: float = 20.0
     log_stretch: float = 0.15
     periods: Range = (3.0, 6.0)  # of the texture, in one diameter
     bright_tone: Range = (140.0, 200.0)
-    dark_over_bright: Range = (0.15, 0.85)
+    dark_over_bright: Range = (0.15, 0.75)
     part_radius: Range = (0.11, 0.18)  # of the object's radius, without the rim
     cue_probability: float = 0.4  # of each of the three colour cues
     clutter_count: tuple[int, int] = (1, 6)
@@ -62,7 +62,22 @@ class Difficulty:
     gain: Range = (0.76, 1.09)
     gradient: float = 0.18  # largest relative change of light from the centre to a border
     tint: float = 0.08
-    noise_sigma: Range = (1.0, 20.0)
+    noise_sigma: Range = (1.0, 14.0)
+    # A hard tail: some images have a small, low-contrast object in strong noise. Harder everywhere would only slow
+    # training down; a tail keeps a converged network from being right on everything.
+    hard_probability: float = 0.15
+    hard_diameter: Range = (0.16, 0.3)
+    hard_dark_over_bright: Range = (0.5, 0.85)
+    hard_noise_sigma: Range = (8.0, 20.0)
+
+    def hard(self) -> Difficulty:
+        """The ranges of an image in the tail."""
+        return replace(
+            self,
+            diameter=self.hard_diameter,
+            dark_over_bright=self.hard_dark_over_bright,
+            noise_sigma=self.hard_noise_sigma,
+        )
 
 
 #: The set's definition. Changing anything here changes every digest in sample_manifest.json.
@@ -81,7 +96,7 @@ class Annotation:
 
 def draw(split: str, index: int, difficulty: Difficulty = DIFFICULTY) -> tuple[NDArray[np.uint8], Annotation]:
     """Image number `index` of a split. Returns RGB pixels (h, w, 3) and what they show."""
-    dice = Dice(SET_NAME, split, str(index))
+    dice, difficulty = _start(split, index, difficulty)
     label = index % len(CLASSES)
     shape, texture, arrangement = label // 12, label // 3 % 4, label % 3
     height, width = _canvas_size(dice, difficulty)
@@ -99,9 +114,15 @@ def draw(split: str, index: int, difficulty: Difficulty = DIFFICULTY) -> tuple[N
     return _to_pixels(planes), Annotation(label, tight_box(window, coverage), 2 * pose.radius)
 
 
+def _start(split: str, index: int, difficulty: Difficulty) -> tuple[Dice, Difficulty]:
+    """The image's random numbers, and its ranges: those of the tail for some images."""
+    dice = Dice(SET_NAME, split, str(index))
+    return dice, difficulty.hard() if dice.chance(difficulty.hard_probability) else difficulty
+
+
 def object_coverage(split: str, index: int, difficulty: Difficulty = DIFFICULTY) -> Plane:
     """The share of each pixel (h, w) that lies inside the object, before lines are drawn over it."""
-    dice = Dice(SET_NAME, split, str(index))
+    dice, difficulty = _start(split, index, difficulty)
     height, width = _canvas_size(dice, difficulty)
     pose = _object_pose(dice, height, width, difficulty)
     window = window_of(pose, height, width)

@@ -52,7 +52,7 @@ def test_an_interrupted_run_ends_with_the_same_weights_as_an_undisturbed_one(pic
 
 def test_a_checkpoint_of_another_recipe_is_refused(pictures, tmp_path):
     loop.train(TINY, pictures, pictures, tmp_path, stop_after_batches=1)
-    with pytest.raises(UsageError, match="belongs to another run .differs in recipe"):
+    with pytest.raises(UsageError, match=r"belongs to another run \(differs in recipe"):
         loop.train(dataclasses.replace(TINY, seed=1), pictures, pictures, tmp_path)
 
 
@@ -229,7 +229,7 @@ def test_learning_rate_drops_are_read_from_rising_numbers():
     assert drops_from("5,7") == (5, 7)
     assert drops_from("") == ()
     for wrong in ("x", "7,5", "0"):
-        with pytest.raises(UsageError, match="rising numbers|accepted are numbers"):
+        with pytest.raises(UsageError, match=r"rising numbers|accepted are numbers"):
             drops_from(wrong)
 
 

@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from vgg_reference.architectures import UnknownArchitecture, architecture
 from vgg_reference.weights import BadWeights, read_weights
-from vggbench import cache
+from vggbench import cache, progress
+from vggbench.backends.pytorch import keep_memory
 from vggbench.errors import BackendUnavailable, DataError, UsageError, WeightsError
 from vggbench.images import Dataset, open_dataset
+from vggbench.images.folder import fingerprint
+from vggbench.report.curve import curve_page
+from vggbench.train import loop
+from vggbench.train.loop import Labelled
 from vggbench.train.recipe import Recipe
 
 #: Without a tuning folder, every tenth image of the stratified order is held out of training.
@@ -40,11 +46,6 @@ def train(
     workers: int = 0,
 ) -> Trained:
     """Train to the end, or go on with an interrupted run. Raises UsageError, DataError, WeightsError, StorageError."""
-    import torch
-
-    from vggbench import progress
-    from vggbench.backends.pytorch import keep_memory
-    from vggbench.train import loop
 
     _check_device(device)
     try:
@@ -75,15 +76,11 @@ def train(
 
 
 def _curve(recipe: Recipe, history: list[dict[str, float]]) -> str:
-    from vggbench.report.curve import curve_page
-
     title = f"Training of {recipe.network} at S = {recipe.train_scale}, seed {recipe.seed}"
     return curve_page(title, f"Recipe, where it differs from the paper's: {recipe.describe()}.", history)
 
 
 def _check_device(device: str) -> None:
-    import torch
-
     if device.split(":")[0] not in ("cpu", "cuda"):
         raise UsageError(f"No device {device!r}. Known: cpu, cuda.")
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -92,7 +89,7 @@ def _check_device(device: str) -> None:
         )
 
 
-def _sets(data: str, tuning_data: str | None, images: int | None, report):  # type: ignore[no-untyped-def]
+def _sets(data: str, tuning_data: str | None, images: int | None, report: progress.Report) -> tuple[Labelled, Labelled]:
     """Training and tuning sets as the loop wants them."""
 
     def opened(spec: str, split: str, count: int | None = None) -> Dataset:
@@ -114,10 +111,7 @@ def _sets(data: str, tuning_data: str | None, images: int | None, report):  # ty
     return _labelled(training, kept), _labelled(training, list(held))
 
 
-def _labelled(dataset: Dataset, indices: list[int] | None = None):  # type: ignore[no-untyped-def]
-    from vggbench.images.folder import fingerprint
-    from vggbench.train.loop import Labelled
-
+def _labelled(dataset: Dataset, indices: list[int] | None = None) -> Labelled:
     chosen = list(range(len(dataset.images))) if indices is None else indices
     images = tuple(dataset.images[index] for index in chosen)
     digests = tuple(dataset.digests[index] for index in chosen)

@@ -46,9 +46,9 @@ def curve_page(title: str, recipe: str, history: Sequence[Mapping[str, float]]) 
 
 def _line(history: Sequence[Mapping[str, float]], key: str, colour: str) -> Markup:
     title = f"{_COLUMNS[key]} by epoch"
-    values = alt.Data(values=[{"epoch": row["epoch"], "value": row[key]} for row in history])
+    values = [{"epoch": row["epoch"], "value": row[key]} for row in history]
     chart = (
-        alt.Chart(values, width=560, height=200)
+        alt.Chart(alt.InlineData(values=values), width=560, height=200)
         .mark_line(point=True, color=COLOURS[colour])
         .encode(
             x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),

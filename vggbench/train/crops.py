@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vggbench.images.decode import decode
+from vggbench.errors import DataError
+from vggbench.images.decode import BadImage, decode
 from vggbench.protocols import Choices
 from vggbench.train.recipe import Recipe
 from vggbench.views import rescale
@@ -62,7 +63,11 @@ class Pictures:
         return len(self._paths)
 
     def original(self, index: int) -> Pixels:
-        return decode(self._paths[index].read_bytes(), self._choices.exif)
+        path = self._paths[index]
+        try:
+            return decode(path.read_bytes(), self._choices.exif)
+        except (BadImage, OSError) as error:
+            raise DataError(f"{path}: cannot be used for training ({error}). Remove or replace it.") from error
 
     def scaled(self, index: int, scale: int) -> Pixels:
         """The image with its shorter side at ``scale`` pixels, from the file."""

@@ -25,7 +25,7 @@ from vggbench import cache
 from vggbench.backends.pytorch import keep_memory
 from vggbench.images import sample
 from vggbench.images.sample_drawing import CLASSES
-from vggbench.train.loop import Labelled, train
+from vggbench.train.loop import Labelled, State, train
 from vggbench.train.recipe import Recipe
 
 #: The sample networks: an eighth of the paper's channels, a sixteenth of its hidden units, 64-pixel crops. With the
@@ -91,6 +91,16 @@ def run_stage(seed: int, name: str, out: Path) -> None:
     root = cache.root() / "sample"
     start = read_weights(out / f"seed{seed}" / stage.start / "weights.safetensors") if stage.start else None
     began = time.monotonic()
+
+    def tell(state: State, per_epoch: int) -> None:
+        if state.batch == per_epoch:
+            before = state.history[-1]["tuning_top1_error_percent"] if state.history else float("nan")
+            print(
+                f"seed{seed}/{name}: epoch {state.epoch + 1}/{stage.recipe.epochs}, loss "
+                f"{state.loss_sum / state.seen:.3f}, {time.monotonic() - began:.0f} s, tuning error before {before:.1f} %",
+                flush=True,
+            )
+
     train(
         stage.recipe,
         sample_split("train", root),
@@ -114,7 +124,7 @@ def run_stage(seed: int, name: str, out: Path) -> None:
 
 
 def run_all(seeds: tuple[int, ...], out: Path, jobs: int) -> int:
-    """Train all stages of all seeds, ``jobs`` one-thread processes at once; finished ones are kept. Returns failures."""
+    """Train all stages of all seeds, ``jobs`` one-thread processes at once. Finished ones are kept. Returns failures."""
     waiting = [(seed, stage) for seed in seeds for stage in stages(seed)]
     running: dict[subprocess.Popen[bytes], tuple[int, Stage]] = {}
     failed = 0

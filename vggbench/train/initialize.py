@@ -24,7 +24,7 @@ def initialize(model: VGG, recipe: Recipe, crops: Tensor | None = None) -> VGG:
         with torch.no_grad():
             for layer in _weight_layers(model):
                 layer.weight.normal_(0.0, recipe.init_std, generator=generator)
-                layer.bias.zero_()
+                _bias(layer).zero_()
         return model
     initialize_he(model, recipe.seed)
     if recipe.initialization == "scaled":
@@ -36,6 +36,12 @@ def initialize(model: VGG, recipe: Recipe, crops: Tensor | None = None) -> VGG:
 
 def _weight_layers(model: VGG) -> list[nn.Conv2d | nn.Linear]:
     return [*model.convolutions(), *model.fully_connected()]
+
+
+def _bias(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    if layer.bias is None:
+        raise ValueError("every layer of Table 1 has a bias")
+    return layer.bias
 
 
 def _scale_on(model: VGG, crops: Tensor) -> None:
@@ -50,7 +56,7 @@ def _scale_on(model: VGG, crops: Tensor) -> None:
                 dims = tuple(d for d in range(y.dim()) if d != 1)
                 mean, std = y.mean(dims), y.std(dims).clamp_min(1e-6)
                 layer.weight /= std.view(-1, *[1] * (layer.weight.dim() - 1))
-                layer.bias.copy_((layer.bias - mean) / std)
+                _bias(layer).copy_((_bias(layer) - mean) / std)
                 y = layer(x)
             x = y
 
@@ -91,7 +97,7 @@ def _copy(mine: nn.Conv2d | nn.Linear, other: nn.Conv2d | nn.Linear, name: str) 
             f"width, classes and crop size must be the same."
         )
     mine.weight.copy_(other.weight)
-    mine.bias.copy_(other.bias)
+    _bias(mine).copy_(_bias(other))
 
 
 def _near_identity(layers: Iterable[nn.Conv2d], generator: torch.Generator) -> None:
@@ -99,4 +105,4 @@ def _near_identity(layers: Iterable[nn.Conv2d], generator: torch.Generator) -> N
     for layer in layers:
         nn.init.dirac_(layer.weight)
         layer.weight += torch.empty_like(layer.weight).normal_(0.0, GROWN_NOISE, generator=generator)
-        layer.bias.zero_()
+        _bias(layer).zero_()

@@ -86,7 +86,8 @@ def train(
     """
     pictures = Pictures(training.paths, recipe, workers)
     colour = colour_of([pictures.original(i) for i in range(min(STATISTICS_IMAGES, len(pictures)))])
-    model = _model(recipe, training.classes).to(device, memory_format=torch.channels_last)
+    model = _model(recipe, training.classes).to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     optimizer = _optimizer(model, recipe)
     identity = _identity(recipe, training, tuning, start)
     state = _resume(out, identity, model, optimizer)

@@ -97,7 +97,8 @@ def run_stage(seed: int, name: str, out: Path) -> None:
             before = state.history[-1]["tuning_top1_error_percent"] if state.history else float("nan")
             print(
                 f"seed{seed}/{name}: epoch {state.epoch + 1}/{stage.recipe.epochs}, loss "
-                f"{state.loss_sum / state.seen:.3f}, {time.monotonic() - began:.0f} s, tuning error before {before:.1f} %",
+                f"{state.loss_sum / state.seen:.3f}, {time.monotonic() - began:.0f} s, "
+                f"tuning error before {before:.1f} %",
                 flush=True,
             )
 
@@ -110,21 +111,12 @@ def run_stage(seed: int, name: str, out: Path) -> None:
         name=f"sample/{name}/seed{seed}",
         licence="Apache-2.0",
         status="sample",
-        progress=lambda state, per_epoch: (
-            print(
-                f"seed{seed}/{name}: epoch {state.epoch + 1}/{stage.recipe.epochs}, "
-                f"loss {state.loss_sum / state.seen:.3f}, {time.monotonic() - began:.0f} s, "
-                f"last tuning error {state.history[-1]['tuning_top1_error_percent'] if state.history else float('nan'):.1f} %",
-                flush=True,
-            )
-            if state.batch == per_epoch
-            else None
-        ),
+        progress=tell,
     )
 
 
 def run_all(seeds: tuple[int, ...], out: Path, jobs: int) -> int:
-    """Train all stages of all seeds, ``jobs`` one-thread processes at once. Finished ones are kept. Returns failures."""
+    """Train all stages of all seeds, ``jobs`` one-thread processes at once; keep what is there; returns failures."""
     waiting = [(seed, stage) for seed in seeds for stage in stages(seed)]
     running: dict[subprocess.Popen[bytes], tuple[int, Stage]] = {}
     failed = 0

@@ -55,6 +55,7 @@ def family(session: nox.Session) -> None:
     """Trains the sample family anew: hours. Arguments after -- go to the command, as --seeds 0 or --jobs 2."""
     install(session)
     session.run("python", "-m", "vggbench.train.family", "--out", "out/family", *session.posargs)
+    session.run("python", "-m", "vggbench.runs_family", "out/family")
 
 
 @nox.session

@@ -163,20 +163,19 @@ def ten_crop(network, pixels, scale):
 
 
 def multi_crop_one_scale(network, pixels, scale, extent="whole"):
-    """A regular 5x5 grid, corner to corner of the whole rescaled image or of its middle square, with mirror images."""
+    """A regular 5x5 grid, corner to corner of the whole rescaled image or of its middle square, with mirror images.
+
+    The square is cut out first, at whole pixels, as GoogLeNet's were; the grid lies inside it.
+    """
     image = rescale(pixels, scale)
-    height, width = image.shape[:2]
     if extent == "square":
-        top, left = (height - min(height, width)) / 2, (width - min(height, width)) / 2
-        height = width = min(height, width)
-    else:
-        top, left = 0, 0
+        side = min(image.shape[:2])
+        image = crop_at(image, (image.shape[0] - side) / 2, (image.shape[1] - side) / 2, side)
+    height, width = image.shape[:2]
     places = []
     for row in range(5):
         for column in range(5):
-            y = top + row * (height - network.crop) / 4
-            x = left + column * (width - network.crop) / 4
-            places.append((y, x))
+            places.append((row * (height - network.crop) / 4, column * (width - network.crop) / 4))
     return _mean_over_crops(network, image, places)
 
 

@@ -1,4 +1,4 @@
-"""A small data set of ragged images and a small network, for tests of measuring; run as a script, it serves evaluations.
+"""A small data set of ragged images and a small network, for tests of measuring; as a script, it serves evaluations.
 
 The script imports once and forks for every evaluation, so that a test can kill many of them at moments of its choice.
 """
@@ -62,7 +62,7 @@ def evaluate(folder: Path, cache_root: Path) -> str:
 
 
 def serve() -> None:
-    """A line "folder<TAB>cache<TAB>output<TAB>seconds" on stdin starts an evaluation and, after these seconds, kills it.
+    """A line "folder<TAB>cache<TAB>output<TAB>seconds" on stdin starts an evaluation and kills it after these seconds.
 
     Without seconds it runs to its end. "killed" or "done" is answered.
     """

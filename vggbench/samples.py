@@ -17,10 +17,13 @@ def median(values: Sequence[float]) -> float:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The observed value at a percentile by trtexec's rule, never interpolated: sorted[n - 1 - int((1 - p/100) n)]."""
+    """The observed value at a percentile by trtexec's rule, never interpolated: sorted[n - 1 - int((1 - p/100) n)].
+
+    Computed so that (1 - 90/100) * 100 is 10; in binary fractions it falls below, and the index is off by one.
+    """
     if not values:
         raise ValueError("No values: a percentile needs at least one.")
-    index = len(values) - 1 - int((1 - percent / 100) * len(values))
+    index = len(values) - 1 - int((100 - percent) * len(values) / 100)
     return sorted(values)[max(index, 0)]
 
 

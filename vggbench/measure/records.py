@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,8 +105,9 @@ def latency_record(
 
 
 def describe_weights(weights: Weights) -> dict[str, Any]:
-    """Without the path, which says where a user keeps files."""
-    return {key: value for key, value in dataclasses.asdict(weights).items() if key != "path"}
+    """As JSON has it, without the path, which says where a user keeps files."""
+    fields = json.loads(json.dumps(dataclasses.asdict(weights)))
+    return {key: value for key, value in fields.items() if key != "path"}
 
 
 def _network(results: PassResults, passes: Sequence[Pass]) -> NetworkRun:

@@ -165,6 +165,10 @@ def evaluate(
     ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Only the first N images of the fixed order.")] = None,
     split: Annotated[str, typer.Option(help="Of the sample set: test, tune or train.")] = "test",
+    width: Annotated[
+        float | None, typer.Option(help="Of random weights: multiplies channels and hidden units.")
+    ] = None,
+    crop_size: Annotated[int | None, typer.Option(help="Of random weights: pixels, a multiple of 32.")] = None,
     preprocess: Annotated[
         str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
     ] = None,
@@ -202,6 +206,7 @@ def evaluate(
             protocol_name=protocol,
             scales=options.scales_of(scale, scales),
             images=images,
+            size={name: value for name, value in (("width", width), ("crop_size", crop_size)) if value is not None},
             setting=setting,
             progress=report_progress,
         )

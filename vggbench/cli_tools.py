@@ -82,12 +82,9 @@ def weights_list(json: options.Json = False) -> None:
     if json:
         print_json(found)
         return
-    for entry in found:
-        say(
-            "  ".join(
-                str(entry.get(key) or "") for key in ("name", "network", "train_scale", "status", "where")
-            ).rstrip()
-        )
+    for row in found:
+        here = "here" if row["available"] else row.get("note", "")
+        say(f"{row['name']:28} {row['network']:24} {row.get('train_scale') or '':10} {row['status']:8} {here}")
 
 
 def weights_info(

@@ -7,10 +7,10 @@ import platform
 import shutil
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from vggbench import backends, cache, environment
 from vggbench.errors import StorageError, VggbenchError
+from vggbench.weights import SAMPLE_FAMILY
 
 #: The sample set, its posteriors and graphs take less than this.
 WANTED_FREE_BYTES = 1 << 30
@@ -119,8 +119,7 @@ def _sample_set() -> Check:
 
 
 def _family() -> Check:
-    shipped = Path(__file__).parent / "weights" / "sample"
-    count = len(list(shipped.glob("*.safetensors"))) if shipped.is_dir() else 0
+    count = len(list(SAMPLE_FAMILY.glob("*.safetensors")))
     if not count:
         return Check("sample family", "broken", "no shipped weights", "reinstall vggbench, or: nox -s family")
     return Check("sample family", "ok", f"{count} networks trained on the sample set are shipped")

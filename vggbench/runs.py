@@ -136,13 +136,18 @@ def evaluate(
     protocol_name: str = "dense",
     scales: tuple[int, ...] | None = None,
     images: int | None = None,
+    size: Mapping[str, float | int] | None = None,
     progress: Report = silent,
 ) -> tuple[Record, dict[str, float]]:
-    """One network by one protocol: its record, and what the run took. Raises any VggbenchError."""
+    """One network by one protocol: its record, and what the run took. Raises any VggbenchError.
+
+    size: width, hidden_width, crop_size of random weights.
+    """
     started = _now()
     runs_inputs.check_names(network, protocol_name)
     dataset = runs_inputs.open_images(data, labels, progress, split)
-    found = runs_inputs.weights_of(weights, network, train_scale, len(dataset.classes), preprocess)
+    size = {**(runs_inputs.SAMPLE_SIZE if data == runs_inputs.SAMPLE else {}), **(size or {})}
+    found = runs_inputs.weights_of(weights, network, train_scale, len(dataset.classes), preprocess, size)
     at = scales or default_scales(protocol_name, train_scale or found.train_scale, found.crop_size)
     count = min(images or len(dataset.images), len(dataset.images))
     work = plan.single(found, protocol(protocol_name, at), count)

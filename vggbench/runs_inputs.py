@@ -13,11 +13,11 @@ from typing import Any
 
 from PIL import Image
 
-from vgg_reference.architectures import ARCHITECTURES
-from vgg_reference.weights import Weights
+from vgg_reference.architectures import ARCHITECTURES, UnknownArchitecture
+from vgg_reference.weights import PREPROCESSING, BadWeights, Weights, read_weights
 from vggbench import backends, cache, paper, plan
 from vggbench import weights as known_weights
-from vggbench.errors import BackendUnavailable, StorageError, UsageError
+from vggbench.errors import BackendUnavailable, StorageError, UsageError, WeightsError
 from vggbench.images import Dataset, open_dataset
 from vggbench.images.decode import BadImage, decode
 from vggbench.measure.accuracy import ON_BAD
@@ -26,6 +26,8 @@ from vggbench.protocols import PROTOCOLS, Choices
 from vggbench.results import Record, read_records
 
 SAMPLE = "sample"
+#: Random networks for the sample set are as small as the shipped ones.
+SAMPLE_SIZE: Mapping[str, float | int] = {"width": 1 / 8, "hidden_width": 1 / 16, "crop_size": 64}
 #: Cards on the page, and the longer side of their pictures in pixels.
 THUMBNAILS, THUMBNAIL_PIXELS = 40, 160
 
@@ -150,7 +152,8 @@ def _available(request: Request, claims: Sequence[paper.Claim], classes: int) ->
         raise UsageError("A folder needs weights that know its classes. Give them: --weights D=vgg16.safetensors.")
     wanted = {(entry.network, entry.train_scale) for claim in claims for entry in claim.entries}
     wanted |= {(entry.network, entry.train_scale) for entry in plan.CENTER_CROP}
-    return {key: found for key in sorted(wanted) if (found := known_weights.sample_weights(*key)) is not None}
+    shipped = {(row["network"], row["train_scale"]) for row in known_weights.list_weights() if row["name"] == SAMPLE}
+    return {key: weights_of(SAMPLE, *key, classes) for key in sorted(wanted & shipped)}
 
 
 def _train_scale(network: str, scale: str | None, weights: Weights) -> str:
@@ -164,13 +167,25 @@ def _train_scale(network: str, scale: str | None, weights: Weights) -> str:
 
 
 def weights_of(
-    spec: str, network: str, train_scale: str | None, classes: int, preprocess: str | None = None
+    spec: str,
+    network: str,
+    train_scale: str | None,
+    classes: int | None,
+    preprocess: str | None = None,
+    size: Mapping[str, float | int] | None = None,
 ) -> Weights:
-    """Weights that fit the network and the data. Raises UsageError for an unknown network, WeightsError."""
-    if network not in ARCHITECTURES:
-        raise UsageError(f"No network {network!r}. Known: {', '.join(ARCHITECTURES)}.")
-    found = known_weights.resolve(spec, network, train_scale=train_scale, num_classes=classes, preprocess=preprocess)
-    return dataclasses.replace(found, train_scale=train_scale) if train_scale and not found.train_scale else found
+    """Weights that fit the network and the data. size: of random weights, as resolve() takes it.
+
+    Raises UsageError for an unknown network or size, WeightsError.
+    """
+    return known_weights.resolve(
+        spec,
+        network,
+        train_scale=train_scale,
+        num_classes=classes,
+        preprocess=preprocess,
+        **(size or {}),  # type: ignore[arg-type]
+    )
 
 
 def check_names(network: str, protocol_name: str) -> None:
@@ -183,7 +198,14 @@ def check_names(network: str, protocol_name: str) -> None:
 
 def describe_file(file: Path, network: str | None, preprocess: str | None) -> dict[str, Any]:
     """A weights file's description, flat. Raises WeightsError, UsageError."""
-    found = known_weights.resolve(str(file), network, preprocess=preprocess)
+    if preprocess is not None and preprocess not in PREPROCESSING:
+        raise UsageError(f"No preprocessing {preprocess!r}. Known: {', '.join(PREPROCESSING)}.")
+    try:
+        found = read_weights(file, network, None, PREPROCESSING[preprocess] if preprocess else None)
+    except UnknownArchitecture as error:
+        raise UsageError(str(error)) from error
+    except BadWeights as error:
+        raise WeightsError(str(error)) from error
     return {key: value for key, value in dataclasses.asdict(found).items() if value not in (None, "")}
 
 

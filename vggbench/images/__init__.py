@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,3 +64,27 @@ class Dataset:
             self.boxes,
         )
 
+
+def open_dataset(
+    spec: str,
+    *,
+    split: str = "test",
+    cache_root: Path,
+    count: int | None = None,
+    labels: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """The built-in set ("sample", drawn under cache_root where it is not there) or a folder of labelled images.
+
+    split: "train", "tune" or "test" of the sample set; of a folder that holds several, train/ or the one to report.
+    count: only the first so many images. labels: a list that overrides what a folder's layout says. progress: called
+    with (done, total). Raises DataError, StorageError, UsageError.
+    """
+    from vggbench.errors import UsageError
+    from vggbench.images.folder import open_folder, open_sample
+
+    if spec == "sample":
+        if labels is not None:
+            raise UsageError("The sample set has its own labels: --labels goes with a folder of images.")
+        return open_sample(split, cache_root, count, progress)
+    return open_folder(Path(spec), labels, progress, split=split, cache_root=cache_root, count=count)

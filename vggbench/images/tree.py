@@ -1,0 +1,91 @@
+"""What lies in a folder: image files by name, and a count of everything else."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vggbench.errors import DataError
+
+#: Taken for images by name. Those that decode() does not take (TIFF, ...) are here so that they are named as bad
+#: images when their turn comes, and never left out in silence.
+ACCEPTED_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
+IMAGE_SUFFIXES = frozenset((*ACCEPTED_SUFFIXES, ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".heic", ".heif"))
+
+ARCHIVE_SUFFIXES = frozenset((".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar"))
+
+
+@dataclass(frozen=True)
+class File:
+    """An image file. id: its path below the folder with "/"; a broken link has size -1."""
+
+    id: str
+    path: Path
+    size: int
+    mtime_ns: int
+
+
+@dataclass
+class Tree:
+    """All image files below a folder, sorted by id. folders: top-level ones, empty ones too. others: by name."""
+
+    root: Path
+    images: list[File] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    hidden: int = 0
+    loops: int = 0
+
+    @property
+    def archives(self) -> list[str]:
+        return [name for name in self.others if Path(name).suffix.lower() in ARCHIVE_SUFFIXES]
+
+
+def scan(root: Path) -> Tree:
+    """Every image file below a folder; links are followed, except into a folder that holds them. Raises DataError."""
+    tree = Tree(root)
+    try:
+        _scan(tree, root, "", (_identity(os.stat(root)),))
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: cannot be read: {error.strerror}. Grant access, or name another folder."
+        ) from error
+    tree.images.sort(key=lambda file: file.id)
+    tree.folders.sort()
+    tree.others.sort()
+    return tree
+
+
+def _scan(tree: Tree, folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = prefix + os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                tree.hidden += 1
+                continue
+            is_image = Path(entry.name).suffix.lower() in IMAGE_SUFFIXES
+            try:
+                status = entry.stat()
+            except OSError:  # a broken link: bad when its turn comes
+                if is_image:
+                    tree.images.append(File(name, Path(entry.path), -1, 0))
+                else:
+                    tree.others.append(name)
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                if not prefix:
+                    tree.folders.append(name)
+                if _identity(status) in above:
+                    tree.loops += 1
+                else:
+                    _scan(tree, Path(entry.path), f"{name}/", (*above, _identity(status)))
+            elif is_image and stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+                tree.images.append(File(name, Path(entry.path), status.st_size, status.st_mtime_ns))
+            else:
+                tree.others.append(name)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

@@ -115,7 +115,7 @@ def sample_records(seeds: tuple[int, ...] = (0, 1, 2), images: int = 1200, hosti
                     "label": (7 * i) % 60,
                     "answer": (11 * i + 3) % 60,
                     "posterior": 0.99 - 0.01 * i - 0.001 * seed,
-                    "true_posterior": 0.003,
+                    "true_posterior": 0.003 + 0.001 * i,
                 }
                 for i in range(16)
             ]

@@ -41,7 +41,7 @@ def _figure(
 
 
 def _side_by_side(width: str, charts: Sequence[Any]) -> Any:
-    return alt.hconcat(*charts, spacing=36) if width == WIDE else alt.vconcat(*charts, spacing=18)
+    return alt.hconcat(*charts, spacing=92, bounds="flush") if width == WIDE else alt.vconcat(*charts, spacing=18)
 
 
 def _by(field: str, domain: Sequence[str], colours: Sequence[str], shapes: Sequence[str]) -> tuple[Any, Any]:
@@ -54,10 +54,12 @@ def error_by_depth(rows: Sequence[Measured], here: str) -> Figure | None:
     """Table 3: top-1 error against the number of weight layers."""
     claims = [claim for claim in paper.claims() if claim.table == 3]
     networks = list(dict.fromkeys(claim.entries[0].network for claim in claims))
+    alone = {name for name in networks if sum(claim.entries[0].network == name for claim in claims) == 1}
     points: list[dict[str, Any]] = []
     for claim in claims:
         entry = claim.entries[0]
-        place = networks.index(entry.network) + 0.13 * (TRAIN_SCALES.index(entry.train_scale) - 1)
+        aside = 0 if entry.network in alone else 0.13 * (TRAIN_SCALES.index(entry.train_scale) - 1)
+        place = networks.index(entry.network) + aside
         base = {"place": place, "S": entry.train_scale, "first": True}
         points.append({**base, "panel": PAPER, "error": claim.top1_error_percent})
         for number, row in enumerate(for_claim(rows, claim)):
@@ -76,7 +78,7 @@ def error_by_depth(rows: Sequence[Measured], here: str) -> Figure | None:
         )
         y: dict[str, Any] = {
             "title": "top-1 error, %",
-            "scale": alt.Scale(zero=False, nice=True),
+            "scale": alt.Scale(zero=False, nice=True, padding=5),
             "axis": alt.Axis(tickCount=5),
         }
         first = base.transform_filter("datum.first")
@@ -89,7 +91,7 @@ def error_by_depth(rows: Sequence[Measured], here: str) -> Figure | None:
             first.mark_point(size=70, filled=True, opacity=1).encode(y=alt.Y("error:Q", **y), shape=shape),
         ]
         shown = layers if name == HERE else [layers[1], layers[3]]
-        size: dict[str, Any] = {"width": 445 if width == WIDE else 268, "height": 230}
+        size: dict[str, Any] = {"width": 420 if width == WIDE else 268, "height": 230}
         return alt.layer(*shown).properties(title=_panels(here)[name], **size)
 
     return _figure(
@@ -127,7 +129,7 @@ def single_and_multi_scale(rows: Sequence[Measured], here: str) -> Figure | None
         base = alt.Chart(alt.InlineData(values=[p for p in points if p["panel"] == name])).encode(y=y, color=colour)
         x: dict[str, Any] = {
             "title": "top-1 error, %",
-            "scale": alt.Scale(zero=False, nice=True),
+            "scale": alt.Scale(zero=False, nice=True, padding=5),
             "axis": alt.Axis(tickCount=6),
         }
         hollow: dict[str, Any] = {"filled": False, "fill": COLOURS["surface"], "strokeWidth": 1.5}
@@ -136,7 +138,7 @@ def single_and_multi_scale(rows: Sequence[Measured], here: str) -> Figure | None
             base.mark_point(size=50, opacity=1, **hollow).encode(x=alt.X("one:Q", **x), shape=shape),
             base.mark_point(size=60, filled=True, opacity=1).encode(x=alt.X("three:Q", **x), shape=shape),
         )
-        size: dict[str, Any] = {"width": 400 if width == WIDE else 226, "height": alt.Step(22)}
+        size: dict[str, Any] = {"width": 390 if width == WIDE else 226, "height": alt.Step(22)}
         return alt.layer(*layers).properties(title=_panels(here)[name], **size)
 
     return _figure(
@@ -166,7 +168,7 @@ def paper_against_measured(rows: Sequence[Measured], here: str) -> Figure | None
 
     def draw(width: str) -> Any:
         colour, shape = _by("table:N", tables, colours, shapes)
-        loose = alt.Scale(zero=False, nice=True)
+        loose = alt.Scale(zero=False, nice=True, padding=5)
         x = alt.X("paper:Q", title="paper, ImageNet, %", scale=loose, axis=alt.Axis(tickCount=6))
         y: dict[str, Any] = {"title": f"measured, {here}, %", "scale": loose, "axis": alt.Axis(tickCount=6)}
         base = alt.Chart(alt.InlineData(values=points)).encode(x=x, color=colour)

@@ -32,8 +32,10 @@ class LocalResponseNorm(nn.Module):
         self.register_buffer("band", band.float()[:, :, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        sums = functional.conv2d(x * x, self.band.to(x.dtype))  # type: ignore[operator]
-        return x * (LRN_K + self.alpha / LRN_SIZE * sums).pow(-LRN_BETA)
+        # alpha goes in before the square: the square of 300 is beyond FP16.
+        small = x * (self.alpha / LRN_SIZE) ** 0.5
+        band: Tensor = self.band  # type: ignore[assignment]
+        return x * (LRN_K + functional.conv2d(small * small, band.to(x.dtype))).pow(-LRN_BETA)
 
 
 class FullyConnected(nn.Linear):

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vgg_reference.architectures import CROP_SIZE, NUM_CLASSES, UnknownArchitecture, count_parameters
+from vgg_reference.architectures import CROP_SIZE, NUM_CLASSES, UnknownArchitecture, count_parameters, final_side
 from vgg_reference.architectures import architecture as find_architecture
 from vgg_reference.model import LRN_ALPHA, VGG, build, initialize_he
 
@@ -88,8 +88,8 @@ def digest_of(state: dict[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and bytes, independent of order and of the container."""
     sha = hashlib.sha256()
     for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        tensor = state[name].detach().cpu().contiguous().reshape(-1)
+        sha.update(f"{name} {tensor.dtype} {tuple(state[name].shape)}\n".encode())
         sha.update(tensor.view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
 
@@ -104,8 +104,14 @@ def random_weights(
     crop_size: int = CROP_SIZE,
     batch_norm: bool = False,
 ) -> Weights:
-    """He-initialized weights by seed: for speed and for relations that hold for any weights."""
-    find_architecture(network, batch_norm)
+    """He-initialized weights by seed: for speed and for relations that hold for any weights.
+
+    Raises UnknownArchitecture, ValueError for sizes that no network has.
+    """
+    blocks = len(find_architecture(network, batch_norm).blocks)
+    final_side(crop_size, blocks)
+    if num_classes < 1 or width <= 0 or (hidden_width is not None and hidden_width <= 0):
+        raise ValueError(f"Width {width}, {num_classes} classes: accepted are widths above 0 and 1 class or more.")
     identity = f"he {network} {seed} {width} {hidden_width} {num_classes} {crop_size} {batch_norm}"
     return Weights(
         name=f"random:{seed}",
@@ -183,7 +189,7 @@ def read_weights(
     """What a safetensors file holds, checked against the network and class count asked for. Raises BadWeights.
 
     A file of this project says all about itself. A foreign one (torchvision's or timm's names) must be of a full-size
-    224 network, and ``preprocess`` must say what input it expects.
+    224 network, and ``preprocess`` must say what input it expects. Raises UnknownArchitecture too.
     """
     path = Path(path)
     with _opened(path) as file:
@@ -199,11 +205,32 @@ def read_weights(
         raise BadWeights(f"{path}: has {weights.num_classes} classes, the data has {num_classes}.")
     if preprocess is not None:
         weights = dataclasses.replace(weights, preprocess=preprocess)
-    _check_shapes(str(path), weights.network, empty_model(weights), shapes)
-    digest = digest_of(state_dict(weights))
+    try:
+        model = empty_model(weights)
+    except UnknownArchitecture:
+        raise
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise BadWeights(f"{path}: describes a network that cannot be built ({error}).") from error
+    _check_shapes(str(path), weights.network, model, shapes)
+    state = state_dict(weights)
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise BadWeights(
+                f"{path}: {name} has values that are not finite; the file is damaged or its training failed."
+            )
+    digest = digest_of(state)
     if weights.digest and weights.digest != digest:
         raise BadWeights(f"{path}: its tensors do not match the digest in its metadata; the file was altered.")
     return dataclasses.replace(weights, digest=digest)
+
+
+def read_header(path: Path) -> Weights:
+    """What a file of this project says of itself; its tensors stay unread and unchecked. Raises BadWeights."""
+    with _opened(path) as file:
+        metadata = (file.metadata() or {}).get(METADATA_KEY)
+    if metadata is None:
+        raise BadWeights(f"{path}: says nothing of itself.")
+    return _from_metadata(path, metadata)
 
 
 def _opened(path: Path):  # type: ignore[no-untyped-def]

@@ -166,7 +166,7 @@ def wordnet_note(classes: tuple[str, ...], where: str) -> str:
         return "ImageNet's 1000 WordNet ids" if whole else "1000 WordNet ids, not those of ImageNet's 1000 classes"
     if 900 < count < IMAGENET_CLASSES:
         raise DataError(
-            f"The {where} holds {count} of ImageNet's 1000 WordNet ids: one that is missing shifts all labels after it. "
+            f"The {where} holds {count} of ImageNet's 1000 WordNet ids: a missing one shifts all labels after it. "
             "Unpack the rest (an empty folder will do), or give a list of labels: --labels FILE."
         )
     return f"{count} WordNet ids; labels are their index among these, so weights of ImageNet's 1000 classes do not fit"

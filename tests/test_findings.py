@@ -264,12 +264,34 @@ def test_what_this_run_measured_is_judged_rather_than_more_recorded_records_of_o
 
 
 def test_different_bad_images_are_not_paired():
-    records = family({"table3/A/256": 24.0}, bad=["x.jpg"]) + family({"table3/B/256": 18.0})
+    records = family({"table3/A/256": 24.0}, bad=["x.jpg"]) + family({"table3/B/256": 18.0}, bad=["y.jpg"])
     found = only("depth-11-13", records)
     assert found.effect_points is None
     assert "skipped different bad images" in found.note
     same = family(DEPTH, bad=["x.jpg"])
     assert only("depth-11-13", same).verdict == "shown"
+
+
+def test_a_longer_row_may_have_met_more_bad_images_behind_the_common_ones():
+    short = family({"table3/A/256": 24.0}, images=1200, bad=["x.jpg"], decoder="one")
+    assert only("depth-11-13", short + family({"table3/B/256": 18.0}, bad=["x.jpg", "y.jpg"], decoder="one")).p < 0.05
+    for changes in ({"bad": ["y.jpg"], "decoder": "one"}, {"bad": ["x.jpg", "y.jpg"], "decoder": "other"}):
+        assert only("depth-11-13", short + family({"table3/B/256": 18.0}, **changes)).p is None
+
+
+def test_comparisons_with_different_bad_images_are_not_averaged():
+    rows = {f"table3/{network}/384": 20.0 for network in "CD"} | {
+        f"table3/{network}/[256;512]": 16.0 for network in "CD"
+    }
+    records = [
+        each
+        for network, bad in (("C", ["x.jpg"]), ("D", ["y.jpg"]))
+        for each in family({key: percent for key, percent in rows.items() if f"/{network}/" in key}, bad=bad)
+    ]
+    found = only("train-jitter", records)
+    assert len(found.comparisons) == 2
+    assert found.p is None
+    assert "cannot be averaged" in found.note
 
 
 def test_no_common_seed_is_said():

@@ -1,4 +1,4 @@
-"""Imports point downward only (the order stands in CONTRIBUTING and below), held over the syntax trees."""
+"""Imports point downward only, in the order of LAYERS, held over the syntax trees."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYERS: list[tuple[str, set[str]]] = [
     ("together", {"cli", "__main__"}),
 ]
 
-#: Names under which any module may not be reached from here, at top level or inside a function.
+#: What reads records may import nothing of HEAVY, neither at top level nor inside a function.
 WITHOUT_TORCH = {"paper", "results", "statistics", "questions", "findings", "report", "gate"}
 HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "backends", "measure", "graphs", "runs", "train", "views"}
 

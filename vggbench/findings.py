@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -39,11 +40,12 @@ MARGIN_POINTS = 1.0
 MIN_IMAGES = 100
 ALPHA = 0.05
 
+#: The rule for readers of a page.
 RULE = (
     f"Shown: p < {ALPHA:g} after Holm over all findings, in the paper's direction (for a claim of equality: within "
-    f"{MARGIN_POINTS:g} point). Not shown: the 95 % interval excludes the paper's direction by at least "
-    f"{SMALLEST_EFFECT_POINTS:g} points, or lies outside the margin. Not decided: all else, fewer than {MIN_IMAGES} "
-    "images, or a finding about training recipes measured with one training seed."
+    f"{MARGIN_POINTS:g} point). Not shown: the 95 % interval excludes an effect of {SMALLEST_EFFECT_POINTS:g} points "
+    "in the paper's direction, or lies outside the margin. Not decided: all else, fewer than "
+    f"{MIN_IMAGES} images, or a finding about training recipes measured with one training seed."
 )
 
 
@@ -82,10 +84,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class _Row:
-    """One record's top-1 errors in the data's order (images,), 0 or 1."""
+    """One record's top-1 errors in the data's order (images,), 0 or 1. bad: ids of the images it skipped."""
 
     errors: Array
-    bad: tuple[str, ...]
+    bad: frozenset[str]
+    decoder: str
     recorded: bool
 
 
@@ -108,8 +111,7 @@ _Differences = dict[int | None, Array]
 def judge(records: Sequence[Record]) -> list[Finding]:
     """Every finding of QUESTIONS, judged from accuracy records of one data set, one set of choices and kind of weights.
 
-    Where there are several such sets, the one with the most records measured in this run is taken, and each note says
-    how many records were left out.
+    Of several such sets the one with most records measured in this run is taken; notes say how many were left out.
     """
     rows, left_out = _rows(records)
     judged = [_judge(question, rows) for question in QUESTIONS]
@@ -166,9 +168,13 @@ def _rows(records: Sequence[Record]) -> tuple[_Rows, int]:
     chosen = max(worlds.values(), key=lambda found: (sum(r.origin == "measured" for r in found), len(found)))
     rows: _Rows = {}
     for record in sorted(chosen, key=lambda r: (len(r.samples.values), r.origin == "measured")):
-        bad = tuple(sorted(str(entry["id"]) for entry in record.workload.data.get("bad", [])))
-        row = _Row((np.asarray(record.samples.values) > 0).astype(np.float64), bad, record.origin == "recorded")
-        rows.setdefault(row_key(record), {})[record.seed] = row
+        data = record.workload.data
+        rows.setdefault(row_key(record), {})[record.seed] = _Row(
+            errors=(np.asarray(record.samples.values) > 0).astype(np.float64),
+            bad=frozenset(str(entry["id"]) for entry in data.get("bad", [])),
+            decoder=str(data.get("decoder")),
+            recorded=record.origin == "recorded",
+        )
     return rows, sum(map(len, worlds.values())) - len(chosen)
 
 
@@ -184,7 +190,7 @@ def _judge(question: Question, rows: _Rows) -> _Judged:
     comparisons: list[Comparison] = []
     notes = [question.note] if question.note else []
     judged: list[tuple[Effect, Array]] = []
-    recorded = False
+    used: list[_Row] = []
     missing = {key: label(key) for group in question.each for pair in group for key in (pair.a, pair.b)}
     missing = {key: name for key, name in missing.items() if key not in rows}
     if missing:
@@ -200,8 +206,10 @@ def _judge(question: Question, rows: _Rows) -> _Judged:
                 continue
             measured.append(differences)
             comparisons.append(_comparison(contrast, rows, differences))
-            recorded |= any(rows[key][seed].recorded for key in (contrast.a, contrast.b) for seed in differences)
-        if measured:
+            used += [rows[key][seed] for key in (contrast.a, contrast.b) for seed in differences]
+        if measured and not _aligned(used):
+            notes.append("Its rows skipped different bad images, so they cannot be averaged by image.")
+        elif measured:
             pooled = _pool(measured, notes)
             judged.append((_effect(question.kind, pooled), pooled))
     if len(judged) < len(question.each):
@@ -213,11 +221,11 @@ def _judge(question: Question, rows: _Rows) -> _Judged:
     over = f"{seeds} training seeds and {images:,} images"
     if seeds == 1:
         over = f"{images:,} images, one training seed: a statement about these weights only"
-    if one_seed := question.about == "training" and seeds == 1:
+    if one_seed := seeds == 1 and question.about == "training":
         notes.append("One training seed cannot tell the recipe from the luck of a training run.")
     if images < MIN_IMAGES:
         notes.append(f"{images} images are too few to decide; {MIN_IMAGES} are needed.")
-    over += "; recorded runs among them" if recorded else ""
+    over += "; recorded runs among them" if any(row.recorded for row in used) else ""
     return _Judged(effect, tuple(comparisons), over, tuple(notes), images >= MIN_IMAGES and not one_seed)
 
 
@@ -229,7 +237,7 @@ def _differences(contrast: Contrast, rows: _Rows) -> _Differences | str:
     if not seeds:
         return f"{names} have no training seed in common."
     pairs = [(a[seed], b[seed]) for seed in seeds]
-    if len({row.bad for pair in pairs for row in pair}) > 1:
+    if not _aligned([row for pair in pairs for row in pair]):
         return f"{names} skipped different bad images, so they cannot be paired by image."
     images = min(len(row.errors) for pair in pairs for row in pair)
     if images < 2:
@@ -237,19 +245,26 @@ def _differences(contrast: Contrast, rows: _Rows) -> _Differences | str:
     return {seed: a[seed].errors[:images] - b[seed].errors[:images] for seed in seeds}
 
 
+def _aligned(rows: list[_Row]) -> bool:
+    """Whether the rows' common first values are of the same images: all skipped the same ones, or, with one decoder,
+    each longer row skipped the shorter ones' and more behind them."""
+    if len({row.bad for row in rows}) == 1:
+        return True
+    reach = sorted((len(row.errors) + len(row.bad), len(row.bad), row.bad) for row in rows)
+    nested = all(a[2] <= b[2] and (a[0] < b[0] or a[2] == b[2]) for a, b in pairwise(reach))
+    return nested and len({row.decoder for row in rows}) == 1
+
+
 def _comparison(contrast: Contrast, rows: _Rows, differences: _Differences) -> Comparison:
     values = np.stack(list(differences.values()))
     seeds, images = values.shape
     effect = crossed_effect(values)
-
-    def error_percent(key: str) -> float:
-        return 100 * float(np.mean([rows[key][seed].errors[:images] for seed in differences]))
-
+    a, b = ([rows[key][seed].errors[:images] for seed in differences] for key in (contrast.a, contrast.b))
     return Comparison(
         label_a=label(contrast.a),
         label_b=label(contrast.b),
-        error_a_percent=error_percent(contrast.a),
-        error_b_percent=error_percent(contrast.b),
+        error_a_percent=100 * float(np.mean(a)),
+        error_b_percent=100 * float(np.mean(b)),
         effect_points=100 * effect.mean,
         low=100 * effect.low,
         high=100 * effect.high,
@@ -264,12 +279,8 @@ def _pool(measured: list[_Differences], notes: list[str]) -> Array:
     that keeps most comparisons x seeds."""
     choices = [frozenset(found) for found in measured]
     choices.append(frozenset.intersection(*choices))
-
-    def covered(seeds: frozenset[int | None]) -> list[_Differences]:
-        return [found for found in measured if seeds <= set(found)]
-
-    seeds = max(choices, key=lambda choice: (len(choice) * len(covered(choice)), len(covered(choice))))
-    kept = covered(seeds)
+    covered = {seeds: [found for found in measured if seeds <= set(found)] for seeds in choices}
+    seeds, kept = max(covered.items(), key=lambda item: (len(item[0]) * len(item[1]), len(item[1])))
     if len(kept) < len(measured):
         notes.append(f"Pooled over {len(kept)} of {len(measured)} comparisons, those with the same {len(seeds)} seeds.")
     images = min(len(values) for found in kept for values in found.values())

@@ -1,0 +1,139 @@
+"""The evaluation loop beside its parts, in one run: python -m pytest tests/bench --benchmark-only -s
+
+Nothing is asserted about time: on a machine with other work no bound is honest. The ratios are printed and kept with
+the benchmark's own figures.
+"""
+
+import hashlib
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vgg_reference.weights import Weights, random_weights
+from vggbench import backends
+from vggbench.images import Dataset, LabelledImage
+from vggbench.measure import pipeline, shards
+from vggbench.measure.accuracy import run_passes
+from vggbench.measure.pipeline import DecodedImages
+from vggbench.measure.stored import Job
+from vggbench.protocols import Choices, Pass, Protocol, protocol
+from vggbench.variants import Variant
+
+SAMPLE = {"width": 1 / 8, "hidden_width": 1 / 16, "num_classes": 60, "crop_size": 64}
+ROUNDS = 3
+
+CENTER_256, CENTER_73 = protocol("center", (256,)), protocol("center", (73,))
+DENSE_110, CROPS_110 = protocol("dense", (110,)), protocol("multi-crop", (110,))
+
+#: What -> weights, protocol, (height, width) of the files, how many, the session's threads (None: the default).
+CASES = {
+    "VGG-16 at full size, center crops": (random_weights("D"), CENTER_256, (375, 500), 64, None),
+    "D of the sample family, center crops": (random_weights("D", **SAMPLE), CENTER_73, (152, 182), 512, 1),
+    "D of the sample family, dense": (random_weights("D", **SAMPLE), DENSE_110, (152, 182), 256, 1),
+    "D of the sample family, 50 crops": (random_weights("D", **SAMPLE), CROPS_110, (152, 182), 64, 1),
+}
+
+
+@pytest.fixture(autouse=True)
+def _on_demand(request):
+    if not request.config.getoption("--benchmark-only", False):
+        pytest.skip("a benchmark; run it with: nox -s bench")
+
+
+@pytest.mark.parametrize("backend", list(backends.BACKENDS))
+@pytest.mark.parametrize("case", CASES)
+def test_the_loop_beside_decoding_and_inference_alone(benchmark, tmp_path, case, backend):
+    weights, tested, size, count, threads = CASES[case]
+    dataset = photographs(tmp_path / "images", count, size)
+    seconds: dict[str, list[float]] = {"loop": [], "decoding alone": [], "bare session": []}
+    options = {"backend": backend, "device": "cpu", "threads": threads, "workers": 1}
+
+    def loop() -> None:
+        root = tmp_path / f"cache{len(seconds['loop'])}"
+        seconds["loop"].append(run_passes(dataset, weights, tested.passes, cache_root=root, **options).counts.seconds)
+        seconds["decoding alone"].append(decoding(dataset, weights, tested))
+        seconds["bare session"].append(inference(dataset, weights, tested, backend, threads))
+
+    benchmark.pedantic(loop, rounds=ROUNDS, warmup_rounds=0)
+    rates = {name: count / statistics.median(values) for name, values in seconds.items()}
+    rates["loop / bare session"] = rates["loop"] / rates["bare session"]
+    rates["loop / slower of both"] = rates["loop"] / min(rates["bare session"], rates["decoding alone"])
+    benchmark.extra_info.update(rates)
+    print(f"\n{case}, {backend}: " + ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items()))
+
+
+def photographs(folder: Path, count: int, size: tuple[int, int]) -> Dataset:
+    """JPEG files of about a photograph's detail and the given (height, width)."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    images, digests = [], []
+    for index in range(count):
+        coarse = generator.integers(0, 256, (size[0] // 8, size[1] // 8, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize(size[::-1]), np.int16)
+        noisy = smooth + generator.normal(0, 8, smooth.shape)
+        path = folder / f"{index}.jpg"
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+        images.append(LabelledImage(path.name, path, 0))
+        digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    return Dataset("photographs", "test", ("one",), tuple(images), tuple(digests), "", "flat", count)
+
+
+def decoding(dataset: Dataset, weights: Weights, tested: Protocol) -> float:
+    """Seconds to prepare every view, on one worker, with nothing else to do."""
+    return seconds_of(lambda: run_through(dataset, weights, tested, lambda step: NoSession(weights)))
+
+
+def inference(dataset: Dataset, weights: Weights, tested: Protocol, backend: str, threads: int | None) -> float:
+    """Seconds of the session's calls on the batches that the loop makes, with the inputs ready."""
+    shapes: list[tuple[Pass, tuple[int, ...]]] = []
+
+    def noting(step: Pass) -> "NoSession":
+        return NoSession(weights, lambda shape: shapes.append((step, shape)))
+
+    run_through(dataset, weights, tested, noting)
+    generator = np.random.default_rng(0)
+    ready = {shape: generator.normal(0, 64, shape).astype(np.float32) for _, shape in shapes}
+    session = backends.open_session(Variant(weights, tested.passes[0].form, backend), "cpu", threads)
+    try:
+        session(ready[shapes[0][1]])
+        return seconds_of(lambda: [session(ready[shape]) for _, shape in shapes])
+    finally:
+        session.close()
+
+
+def run_through(dataset: Dataset, weights: Weights, tested: Protocol, session_for: Callable) -> None:
+    """The pipeline with another session."""
+    jobs = [
+        Job(step, block) for step in tested.passes for block in shards.blocks(step, weights.crop_size, dataset.digests)
+    ]
+    sessions = {step.form: session_for(step) for step in tested.passes}
+    for _ in pipeline.compute(dataset, jobs, sessions, weights, Choices(), DecodedImages(0), workers=1):
+        pass
+
+
+class NoSession:
+    """Scores of zero, at once."""
+
+    device = "cpu"
+    info: dict = {}  # noqa: RUF012
+
+    def __init__(self, weights: Weights, note: Callable = lambda shape: None) -> None:
+        self.classes, self.note = weights.num_classes, note
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.note(images.shape)
+        return np.zeros((len(images), self.classes), np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+def seconds_of(work: Callable) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

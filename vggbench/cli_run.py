@@ -54,11 +54,11 @@ def reproduce(
     Without --data and --weights: the built-in sample set and the small networks trained on it. With ImageNet and the
     authors' weights it is the real reproduction. An interrupted run goes on where it stopped.
     """
-    from vggbench import runs, runs_estimate
+    from vggbench import runs, runs_estimate, runs_inputs
 
     choices = _choices(score_pool, pool_rounding, grid_extent, grid_rounding, resize_filter, side_rounding, exif)
     setting = options.setting(backend, precision, device, threads, on_bad, choices)
-    request = runs.Request(
+    request = runs_inputs.Request(
         data=data,
         labels=labels,
         weights=options.networks_and_files(weights or []),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 #: Table 1: every configuration ends in FC-4096, FC-4096, FC-1000.
 HIDDEN_UNITS = 4096
@@ -116,9 +117,10 @@ def final_side(crop_size: int, blocks: int = 5) -> int:
     Raises ValueError unless the crop halves evenly through every pool, because only then is the crop
     form the same function with pools that round up and pools that round down.
     """
-    if crop_size < 2**blocks or crop_size % 2**blocks:
-        raise ValueError(f"Crop size {crop_size} px: accepted are multiples of {2**blocks} from {2**blocks} px.")
-    return crop_size // 2**blocks
+    step = 1 << blocks
+    if crop_size < step or crop_size % step:
+        raise ValueError(f"Crop size {crop_size} px: accepted are multiples of {step} from {step} px.")
+    return crop_size // step
 
 
 @dataclass(frozen=True)
@@ -165,19 +167,19 @@ def layer_sizes(
     return tuple(sizes)
 
 
-def count_parameters(network: Architecture, **size: float | int) -> int:
+def count_parameters(network: Architecture, **size: Any) -> int:
     """Weights and biases: 138,357,544 for D (Table 2 prints 138 millions)."""
-    return sum(layer.parameters for layer in layer_sizes(network, **size))  # type: ignore[arg-type]
+    return sum(layer.parameters for layer in layer_sizes(network, **size))
 
 
-def count_macs(network: Architecture, **size: float | int) -> int:
+def count_macs(network: Architecture, **size: Any) -> int:
     """Multiply-accumulates for one crop: 15,470,264,320 for D at 224."""
-    return sum(layer.macs for layer in layer_sizes(network, **size))  # type: ignore[arg-type]
+    return sum(layer.macs for layer in layer_sizes(network, **size))
 
 
-def dense_macs(network: Architecture, height: int, width_px: int, ceil: bool, **size: float | int) -> int:
+def dense_macs(network: Architecture, height: int, width_px: int, ceil: bool, **size: Any) -> int:
     """Multiply-accumulates of the dense form on one whole image of ``height`` x ``width_px`` pixels (section 3.2)."""
-    sizes = {layer.name: layer for layer in layer_sizes(network, **size)}  # type: ignore[arg-type]
+    sizes = {layer.name: layer for layer in layer_sizes(network, **size)}
     total = 0
     h, w = height, width_px
     for number, block in enumerate(network.blocks, start=1):

@@ -393,10 +393,12 @@ def test_a_reader_that_goes_away_is_no_error_message():
     path = os.pathsep.join([str(TREE), str(TREE / "reference")])
     command = [sys.executable, "-m", "vggbench", "cache", "ls", "--json"]
     environment = {**os.environ, "PYTHONPATH": path}
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    started.stdout.close()
-    assert started.stderr.read() == ""
-    assert started.wait(120) == cli_common.EXIT_BROKEN_PIPE
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as started:
+        started.stdout.close()
+        assert started.stderr.read() == ""
+        assert started.wait(120) == cli_common.EXIT_BROKEN_PIPE
 
 
 def test_help_loads_no_library_that_computes():

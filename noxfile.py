@@ -51,6 +51,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """The evaluation loop beside decoding and inference alone. Arguments after -- go to pytest."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", "tests/bench", "--benchmark-only", "-s", *session.posargs)
+
+
+@nox.session
 def family(session: nox.Session) -> None:
     """Trains the sample family anew: hours. Arguments after -- go to the command, as --seeds 0 or --jobs 2."""
     install(session)

@@ -244,6 +244,18 @@ def test_sides_of_no_length_and_thin_strips_are_refused():
         decode(encoded(np.zeros((1, MAX_ASPECT + 1, 3), np.uint8), "PNG"))
 
 
+def test_a_jpeg_that_claims_more_pixels_than_its_bytes_can_hold_is_refused():
+    with pytest.raises(BadImage, match=r"claims 8000 x 8000 pixels, which [\d,]+ bytes cannot hold"):
+        decode(claiming(encoded(PHOTO, "JPEG"), 8000, 8000))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_emptiest_jpeg_is_not_taken_for_a_forged_one(progressive):
+    blank = np.full((2000, 2000), 255, np.uint8)
+    data = encoded(blank, "JPEG", quality=1, optimize=True, progressive=progressive)
+    assert (decode(data) == 255).all()
+
+
 def test_a_jpeg_of_very_many_scans_is_refused():
     data = encoded(PHOTO, "JPEG", progressive=True)
     scan = data.rfind(b"\xff\xda")

@@ -140,7 +140,7 @@ def test_an_image_smaller_than_the_crop_is_named_with_both():
 
 
 def test_an_unknown_grid_is_named():
-    with pytest.raises(UsageError, match="No grid '3x3'. Known: center, corners, 5x5, whole"):
+    with pytest.raises(UsageError, match=r"No grid '3x3'\. Known: center, corners, 5x5, whole"):
         offsets(80, 80, 64, "3x3", DEFAULT)
 
 

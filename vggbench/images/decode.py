@@ -42,6 +42,10 @@ MAX_PIXELS = 2**26
 #: would be 2.6 billion pixels.
 MAX_ASPECT = 100
 
+#: Huffman coding spends at least a bit on each block of 64 pixels. A JPEG that claims more is cut or forged, and would
+#: keep the decoder busy with filling in gray.
+MAX_JPEG_PIXELS_PER_BYTE = 1024
+
 #: Each scan of a progressive JPEG goes over all pixels, however few bytes it has; encoders write about ten.
 MAX_SCANS = 200
 
@@ -92,6 +96,9 @@ def decode(data: bytes, exif: str = "ignore") -> Pixels:
             if essential.count(b"\xff\xda") > MAX_SCANS:
                 raise BadImage(f"a JPEG of more than {MAX_SCANS} scans; save it anew")
             image: ImageFile.ImageFile = JpegImagePlugin.JpegImageFile(io.BytesIO(essential))
+            _check_size(*image.size)
+            if image.width * image.height > MAX_JPEG_PIXELS_PER_BYTE * len(data):
+                raise BadImage(f"claims {image.width} x {image.height} pixels, which {len(data):,} bytes cannot hold")
             turn = orientation(tags) if exif == "apply" else 1
         else:
             if kind == "WebP":  # its decoder takes memory on opening

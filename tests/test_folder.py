@@ -423,9 +423,9 @@ def test_progress_ends_at_the_number_of_files(tmp_path):
 
 
 def test_the_sample_set_keeps_its_order_and_a_second_opening_checks_nothing_anew(tmp_path, monkeypatch):
-    first = open_dataset("sample", split="tune", cache_root=tmp_path, count=120)
+    first = open_dataset("sample", split="tune", cache_root=tmp_path, count=300)
     assert [image.id for image in first.images[:3]] == ["00000.jpg", "00001.jpg", "00002.jpg"]
-    assert [image.label for image in first.images] == [index % 60 for index in range(120)]
+    assert [image.label for image in first.images] == [index % 60 for index in range(300)]
     assert (first.name, first.split, first.total, len(first.classes)) == ("sample", "tune", 1200, 60)
     assert set(first.boxes) == {image.id for image in first.images}
     with Image.open(first.images[5].path) as image:
@@ -438,10 +438,10 @@ def test_the_sample_set_keeps_its_order_and_a_second_opening_checks_nothing_anew
         raise AssertionError("the sample images were checked again")
 
     monkeypatch.setattr(sample, "prepare", unwanted)
-    assert open_dataset("sample", split="tune", cache_root=tmp_path, count=120) == first
+    assert open_dataset("sample", split="tune", cache_root=tmp_path, count=300) == first
     monkeypatch.setattr(sample, "prepare", prepare)
     first.images[7].path.write_bytes(b"damaged")
-    assert open_dataset("sample", split="tune", cache_root=tmp_path, count=120) == first
+    assert open_dataset("sample", split="tune", cache_root=tmp_path, count=300) == first
     some = open_dataset("sample", split="tune", cache_root=tmp_path, count=50)
     assert some == first.first(50)
 

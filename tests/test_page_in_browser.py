@@ -58,7 +58,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    records = fixtures.sample_records((0, 1), images=200, hostile=True) + fixtures.other_records(200)
+    records = fixtures.sample_records((0,), images=200, hostile=True) + fixtures.other_records(200)
     path = tmp_path_factory.mktemp("page") / "index.html"
     write_page(path, render(records, judge(records), fixtures.context(200, hostile=True)))
     return path.as_uri()
@@ -209,7 +209,7 @@ def test_print_shows_all_columns_and_the_comparisons(open_page):
     assert not page.locator("nav").is_visible()
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
 def test_axe_finds_nothing_serious(open_page, width, scheme):
     page = open_page(width=width, scheme=scheme, bypass_csp=True)
     page.evaluate(

@@ -78,7 +78,7 @@ def error_by_depth(rows: Sequence[Measured], here: str) -> Figure | None:
         )
         y: dict[str, Any] = {
             "title": "top-1 error, %",
-            "scale": alt.Scale(zero=False, nice=True, padding=5),
+            "scale": alt.Scale(zero=False, nice=False, padding=14),
             "axis": alt.Axis(tickCount=5),
         }
         first = base.transform_filter("datum.first")
@@ -129,7 +129,7 @@ def single_and_multi_scale(rows: Sequence[Measured], here: str) -> Figure | None
         base = alt.Chart(alt.InlineData(values=[p for p in points if p["panel"] == name])).encode(y=y, color=colour)
         x: dict[str, Any] = {
             "title": "top-1 error, %",
-            "scale": alt.Scale(zero=False, nice=True, padding=5),
+            "scale": alt.Scale(zero=False, nice=False, padding=14),
             "axis": alt.Axis(tickCount=6),
         }
         hollow: dict[str, Any] = {"filled": False, "fill": COLOURS["surface"], "strokeWidth": 1.5}
@@ -168,7 +168,7 @@ def paper_against_measured(rows: Sequence[Measured], here: str) -> Figure | None
 
     def draw(width: str) -> Any:
         colour, shape = _by("table:N", tables, colours, shapes)
-        loose = alt.Scale(zero=False, nice=True, padding=5)
+        loose = alt.Scale(zero=False, nice=False, padding=14)
         x = alt.X("paper:Q", title="paper, ImageNet, %", scale=loose, axis=alt.Axis(tickCount=6))
         y: dict[str, Any] = {"title": f"measured, {here}, %", "scale": loose, "axis": alt.Axis(tickCount=6)}
         base = alt.Chart(alt.InlineData(values=points)).encode(x=x, color=colour)

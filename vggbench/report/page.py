@@ -71,6 +71,7 @@ def _environment() -> jinja2.Environment:
         "percent": lambda value: f"{value:.1f}",
         "signed": signed,
         "p": p_value,
+        "p_equals": lambda value: text if (text := p_value(value)).startswith("<") else f"= {text}",
         "quoted": tables.quoted_value,
         "duration": duration,
         "slug": lambda text: str(text).replace(" ", "-"),

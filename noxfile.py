@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import http.client
 import shutil
 import threading
 import urllib.request
@@ -136,7 +137,7 @@ def answers(address: str) -> bool:
             request = urllib.request.Request(address, method="HEAD")
             with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
                 found.append(answer.status == 200)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             pass
 
     thread = threading.Thread(target=ask, daemon=True)

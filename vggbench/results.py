@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -87,7 +88,8 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the parent may be a file
+            temporary.unlink(missing_ok=True)
         raise StorageError(
             f"{path}: cannot write records ({error.strerror}). Free space or name another --out."
         ) from error

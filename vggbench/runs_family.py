@@ -2,8 +2,8 @@
 
     python -m vggbench.runs_family FAMILY_DIR [--seeds 0,1,2]
 
-The first seed's networks become vggbench/sample_family/*.safetensors. The others are evaluated on all images of the
-reported split, and their records, ranks and no pictures, go to reports/sample-family/records.jsonl.gz, from which
+The first seed's networks become vggbench/sample_family/*.safetensors. The others are evaluated on the reported split as
+`vggbench reproduce` evaluates the first, and their records, ranks and no pictures, go to reports/sample-family/records.jsonl.gz, from which
 every page judges the paper's findings over seeds.
 """
 
@@ -56,14 +56,16 @@ def _file_scale(scale: str) -> str:
     return scale.strip("[]").replace(";", "-")
 
 
-def record(family: Path, seeds: Sequence[int], report: progress.Report = progress.silent) -> list[Record]:
-    """All rows of Tables 3-6 on all images of the reported split, for each seed; without the hardest cases."""
-    request = Request(runs_inputs.setting(), full=True)
+def record(
+    family: Path, seeds: Sequence[int], full: bool = False, report: progress.Report = progress.silent
+) -> list[Record]:
+    """All rows of Tables 3-6 for each seed, without the hardest cases; rows of 150 crops an image as `reproduce` does."""
+    request = Request(runs_inputs.setting(), full=full)
     dataset = runs_inputs.dataset_of(request, report)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     records = []
     for seed in seeds:
-        work = plan.plan(paper.claims(), trained(family, seed), len(dataset.images), None)
+        work = plan.plan(paper.claims(), trained(family, seed), len(dataset.images), request.costly_images)
         results = runs.run_networks(dataset, work, request.setting, report)
         for found in runs.records_of(dataset, work, results, request.setting, started):
             records.append(found.model_copy(update={"hardest": [], "origin": "recorded"}))
@@ -74,12 +76,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("family", type=Path)
     parser.add_argument("--seeds", default="0,1,2", help="the first is shipped, the others are recorded")
+    parser.add_argument("--full", action="store_true", help="all images for the costly rows too")
     arguments = parser.parse_args()
     first, *others = (int(seed) for seed in arguments.seeds.split(","))
     for path in ship(arguments.family, first):
         print(path)
     with progress.shown() as report:
-        write_records(REPORTS / "records.jsonl.gz", record(arguments.family, others, report))
+        write_records(REPORTS / "records.jsonl.gz", record(arguments.family, others, arguments.full, report))
     print(REPORTS / "records.jsonl.gz")
 
 

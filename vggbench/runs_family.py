@@ -3,8 +3,8 @@
     python -m vggbench.runs_family FAMILY_DIR [--seeds 0,1,2]
 
 The first seed's networks become vggbench/sample_family/*.safetensors. The others are evaluated on the reported split as
-`vggbench reproduce` evaluates the first, and their records, ranks and no pictures, go to reports/sample-family/records.jsonl.gz, from which
-every page judges the paper's findings over seeds.
+`vggbench reproduce` evaluates the first, and their records, ranks and no pictures, go to
+reports/sample-family/records.jsonl.gz, from which every page judges the paper's findings over seeds.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _file_scale(scale: str) -> str:
 def record(
     family: Path, seeds: Sequence[int], full: bool = False, report: progress.Report = progress.silent
 ) -> list[Record]:
-    """All rows of Tables 3-6 for each seed, without the hardest cases; rows of 150 crops an image as `reproduce` does."""
+    """All rows of Tables 3-6 for each seed; full: on all images the rows of 150 crops an image too."""
     request = Request(runs_inputs.setting(), full=full)
     dataset = runs_inputs.dataset_of(request, report)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")

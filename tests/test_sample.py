@@ -81,7 +81,7 @@ def test_box_is_the_tight_box_of_the_object_inside_the_canvas(split: str, index:
     x0, y0, x1, y1 = (int(edge) for edge in annotation.box)
     cut = inside[y0:y1, x0:x1]
     assert cut.sum() == inside.sum()
-    assert cut[0].any() and cut[-1].any() and cut[:, 0].any() and cut[:, -1].any()
+    assert all(edge.any() for edge in (cut[0], cut[-1], cut[:, 0], cut[:, -1]))
     assert 0.5 * annotation.diameter < max(x1 - x0, y1 - y0) < 1.35 * annotation.diameter
 
 

@@ -7,10 +7,10 @@ protocol, over the networks of a fusion. So a pass is what runs and is stored; a
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vgg_reference.architectures import CROP_SIZE
-
 from vggbench.errors import UsageError
 from vggbench.paper import Claim, Entry
 
@@ -113,6 +113,17 @@ def crops(scale: int) -> Pass:
     return Pass("crop", scale, "5x5", True)
 
 
+#: A protocol's name -> its passes at one scale.
+_STEPS: dict[str, Callable[[int], tuple[Pass, ...]]] = {
+    "center": lambda scale: (Pass("crop", scale, "center", False),),
+    "ten-crop": lambda scale: (Pass("crop", scale, "corners", True),),
+    "dense": lambda scale: (dense(scale),),
+    "multi-scale": lambda scale: (dense(scale),),
+    "multi-crop": lambda scale: (crops(scale),),
+    "multi-crop-and-dense": lambda scale: (crops(scale), dense(scale)),
+}
+
+
 def protocol(name: str, scales: tuple[int, ...]) -> Protocol:
     """A protocol by its CLI name at the given scales (shorter sides in pixels).
 
@@ -122,15 +133,8 @@ def protocol(name: str, scales: tuple[int, ...]) -> Protocol:
         raise UsageError(f"No protocol {name!r}. Known: {', '.join(PROTOCOLS)}.")
     if name in ("center", "ten-crop", "dense") and len(scales) != 1:
         raise UsageError(f"Protocol {name!r} takes one scale, got {', '.join(map(str, scales)) or 'none'}.")
-    passes = {
-        "center": lambda q: (Pass("crop", q, "center", False),),
-        "ten-crop": lambda q: (Pass("crop", q, "corners", True),),
-        "dense": lambda q: (dense(q),),
-        "multi-scale": lambda q: (dense(q),),
-        "multi-crop": lambda q: (crops(q),),
-        "multi-crop-and-dense": lambda q: (crops(q), dense(q)),
-    }[name]
-    return Protocol(name, tuple(step for scale in scales for step in passes(scale)))
+    steps = _STEPS[name]
+    return Protocol(name, tuple(step for scale in scales for step in steps(scale)))
 
 
 def default_scales(name: str, train_scale: str | None, crop_size: int) -> tuple[int, ...]:
@@ -141,6 +145,7 @@ def default_scales(name: str, train_scale: str | None, crop_size: int) -> tuple[
     """
     low, high = scale_range(train_scale or "256")
     middle = (low + high) // 2
+    scales: tuple[int, ...]
     if name in ("multi-scale", "multi-crop", "multi-crop-and-dense"):
         scales = (low - 32, low, low + 32) if low == high else (low, middle, high)
     else:
@@ -149,7 +154,7 @@ def default_scales(name: str, train_scale: str | None, crop_size: int) -> tuple[
 
 
 def scale_range(train_scale: str) -> tuple[int, int]:
-    """"384" -> (384, 384); "[256;512]" -> (256, 512)."""
+    """Smallest and largest S: "384" -> (384, 384), "[256;512]" -> (256, 512)."""
     parts = train_scale.strip("[]").split(";")
     return int(parts[0]), int(parts[-1])
 

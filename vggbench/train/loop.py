@@ -213,7 +213,7 @@ def _step(
     with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=recipe.precision == "bf16"):
         scores = model(x)
     loss = functional.cross_entropy(scores.float(), torch.from_numpy(labels).to(device))
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     value = loss.item()
     if not np.isfinite(value):

@@ -16,6 +16,7 @@ from vggbench import paper
 from vggbench.errors import StorageError
 from vggbench.findings import judge
 from vggbench.report import context_from, rebuild, render, write_page
+from vggbench.report.frame import frame
 from vggbench.report.page import duration, p_value
 from vggbench.report.rows import anchor_of, measured, rank_counts, signed, verdict
 from vggbench.results import NetworkRun, write_records
@@ -104,7 +105,7 @@ def comparable():
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (changed(comparable(), weights={"status": "other"}), "not the authors' weights"),
+        (changed(comparable(), weights={"status": "other"}), "not known to be the authors' weights"),
         (changed(comparable(), weights={"status": "random"}), "random weights"),
         (changed(comparable(), weights={"train_scale": "256"}), "other networks or training scales"),
         (
@@ -278,3 +279,14 @@ def test_page_is_written_whole_or_not_at_all(tmp_path):
 )
 def test_numbers_read_well(shown, expected):
     assert shown == expected
+
+
+def test_the_frame_holds_every_accuracy_record_beside_the_papers_numbers():
+    records = fixtures.sample_records()
+    table = frame(records)
+    assert len(table) == len(measured(records))
+    row = table[table["claim"] == "table3/D/256"].iloc[0]
+    assert (row["paper_top1_error_percent"], row["paper_top5_error_percent"]) == (27.0, 8.8)
+    ranks = records[int(row["record"]) - 1].samples.values
+    assert row["top1_error_percent"] == pytest.approx(100 * sum(rank > 0 for rank in ranks) / len(ranks))
+    assert row["top1_low"] < row["top1_error_percent"] < row["top1_high"]

@@ -33,6 +33,12 @@ def reproduce(
     preprocess: Annotated[
         str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
     ] = None,
+    authors: Annotated[
+        bool,
+        typer.Option(
+            "--authors-weights", help="You state that the files are the authors' public models; needed for verdicts."
+        ),
+    ] = False,
     labels: options.Labels = None,
     backend: options.Backend = None,
     precision: options.Precision = "fp32",
@@ -63,6 +69,7 @@ def reproduce(
         labels=labels,
         weights=options.networks_and_files(weights or []),
         preprocess=preprocess,
+        authors=authors,
         tables=tuple(table or ()),
         images=images,
         full=full,

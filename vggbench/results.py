@@ -78,10 +78,8 @@ class Record(_Frozen):
     hardest: list[dict[str, Any]] = Field(default_factory=list)
 
 
-def write_records(path: Path, records: Iterable[Record]) -> None:
-    """One JSON line a record, written whole or not at all; .gz compresses. Raises StorageError."""
-    text = "".join(record.model_dump_json(exclude_defaults=False) + "\n" for record in records)
-    data = gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode()
+def write_output(path: Path, data: bytes, what: str) -> None:
+    """A file of a run's output folder, written whole or not at all. Raises StorageError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,9 +88,14 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # the parent may be a file
             temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"{path}: cannot write records ({error.strerror}). Free space or name another --out."
-        ) from error
+        reason = error.strerror or type(error).__name__
+        raise StorageError(f"{path}: cannot write {what} ({reason}). Free space or name another --out.") from error
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """One JSON line a record, written whole or not at all; .gz compresses. Raises StorageError."""
+    data = "".join(record.model_dump_json() + "\n" for record in records).encode()
+    write_output(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data, "records")
 
 
 def read_records(path: Path) -> list[Record]:

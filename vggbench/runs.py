@@ -19,8 +19,9 @@ from vggbench.measure.pipeline import DecodedImages
 from vggbench.measure.records import accuracy_record
 from vggbench.progress import Report, silent
 from vggbench.protocols import default_scales, protocol
+from vggbench.report.frame import frame
 from vggbench.report.rows import measured
-from vggbench.results import Record, write_records
+from vggbench.results import Record, write_output, write_records
 from vggbench.runs_inputs import Request, Setting
 
 #: (weights digest, number of first images) -> what ran.
@@ -59,6 +60,7 @@ def reproduce(request: Request, out: Path, progress: Report = silent) -> Reprodu
         full=len({row.images for row in work.rows}) == 1,
     )
     write_records(out / "records.jsonl", [*records, *recorded])
+    write_output(out / "results.csv", frame([*records, *recorded]).to_csv(index=False).encode(), "results")
     pages.write_page(out / "index.html", pages.render([*records, *recorded], findings, context))
     return Reproduced(out / "index.html", out / "records.jsonl", records, findings, work.missing)
 

@@ -28,6 +28,8 @@ from vggbench.results import Record, read_records
 SAMPLE = "sample"
 #: Random networks for the sample set are as small as the shipped ones.
 SAMPLE_SIZE: Mapping[str, float | int] = {"width": 1 / 8, "hidden_width": 1 / 16, "crop_size": 64}
+#: No digest of the authors' tensors is published apart from their container, so only the user can say whose they are.
+AUTHORS_AS_STATED = "the authors' public model, as stated by who ran this"
 #: Cards on the page, and the longer side of their pictures in pixels.
 THUMBNAILS, THUMBNAIL_PIXELS = 40, 160
 
@@ -48,6 +50,7 @@ class Setting:
 class Request:
     """What `reproduce` was asked for. weights: (network, training scale or None) -> file; empty takes the family.
 
+    authors: the user states that the files are the authors' public models; without that no row gets a verdict.
     images: only the first so many; tables: only these; full: all images for the costly rows of the sample set too.
     """
 
@@ -56,6 +59,7 @@ class Request:
     labels: Path | None = None
     weights: Mapping[tuple[str, str | None], str] = field(default_factory=dict)
     preprocess: str | None = None
+    authors: bool = False
     tables: tuple[int, ...] = ()
     images: int | None = None
     full: bool = False
@@ -146,6 +150,8 @@ def _available(request: Request, claims: Sequence[paper.Claim], classes: int) ->
         found = {}
         for (network, scale), file in request.weights.items():
             weights = weights_of(file, network, scale, classes, request.preprocess)
+            if request.authors and weights.status == "other":
+                weights = dataclasses.replace(weights, status="authors", recipe=AUTHORS_AS_STATED)
             found[network, _train_scale(network, scale, weights)] = weights
         return found
     if not request.on_sample:
@@ -232,6 +238,8 @@ def notes(request: Request, dataset: Dataset, work: plan.Plan) -> list[str]:
         found.append(
             f"Rows with multi-crop testing (150 crops an image) were measured on {count:,} images; --full takes all."
         )
+    if request.authors:
+        found.append(f"The weights given are {AUTHORS_AS_STATED}; the verdicts rest on that.")
     if work.missing:
         found.append(f"Not measured, because no weights were given: {', '.join(work.missing)}.")
     return found

@@ -58,11 +58,15 @@ def module(name: str) -> ModuleType:
 
 
 def default_backend() -> str:
-    """onnxruntime where it works (faster on a CPU), else pytorch; on a CUDA device pytorch."""
+    """onnxruntime where it works (faster on a CPU), else pytorch; where torch has a CUDA device pytorch."""
     from vggbench.environment import has_cuda
 
+    # The driver is asked first: it answers without importing torch. A CPU build of torch cannot use what it finds.
     if has_cuda():
-        return "pytorch"
+        import torch
+
+        if torch.cuda.is_available():
+            return "pytorch"
     return "onnxruntime" if module("onnxruntime").available() is None else "pytorch"
 
 

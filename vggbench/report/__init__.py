@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vggbench.errors import StorageError
-from vggbench.results import Record, read_records
+from vggbench.results import Record, read_records, write_output
 
 if TYPE_CHECKING:
     from vggbench.findings import Finding
@@ -47,16 +44,7 @@ def render(records: Sequence[Record], findings: Sequence[Finding], context: Repo
 
 def write_page(path: Path, html: str) -> None:
     """Written whole or not at all. Raises StorageError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(html, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        reason = error.strerror or type(error).__name__
-        raise StorageError(f"{path}: cannot write the page ({reason}). Free space or name another --out.") from error
+    write_output(path, html.encode("utf-8"), "the page")
 
 
 def context_from(records: Sequence[Record], command: str = "") -> ReportContext:

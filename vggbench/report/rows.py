@@ -118,7 +118,7 @@ def _weights_reasons(claim: Claim, record: Record) -> list[str]:
     words = {
         "sample": "small networks trained by vggbench, not the authors' weights",
         "random": "random weights",
-        "other": "not the authors' weights",
+        "other": "not known to be the authors' weights (--authors-weights states it)",
     }
     reasons = [words.get(status, words["other"]) for status in sorted(statuses - {"authors"})]
     if not reasons:

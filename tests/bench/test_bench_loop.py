@@ -89,7 +89,10 @@ def decoding(dataset: Dataset, weights: Weights, tested: Protocol) -> float:
 
 
 def inference(dataset: Dataset, weights: Weights, tested: Protocol, backend: str, threads: int | None) -> float:
-    """Seconds of the session's calls on the batches that the loop makes, with the inputs ready."""
+    """Seconds of the session's calls on the batches that the loop makes, with the inputs ready.
+
+    The session is fresh, as the loop's is: a first call takes longer (its memory is touched for the first time).
+    """
     shapes: list[tuple[Pass, tuple[int, ...]]] = []
 
     def noting(step: Pass) -> "NoSession":
@@ -100,7 +103,6 @@ def inference(dataset: Dataset, weights: Weights, tested: Protocol, backend: str
     ready = {shape: generator.normal(0, 64, shape).astype(np.float32) for _, shape in shapes}
     session = backends.open_session(Variant(weights, tested.passes[0].form, backend), "cpu", threads)
     try:
-        session(ready[shapes[0][1]])
         return seconds_of(lambda: [session(ready[shape]) for _, shape in shapes])
     finally:
         session.close()

@@ -9,6 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -117,16 +118,21 @@ def _window(jobs: Sequence[Job], crop_size: int) -> int:
 def _ahead(
     prepare: Callable[[int], list[Pixels | str]], order: Sequence[int], window: int, workers: int | None
 ) -> Generator[list[Pixels | str], None, None]:
-    """prepare(index) in order, up to ``window`` of them ahead of the consumer."""
+    """prepare(index) in order, up to ``window`` of them ahead of the consumer.
+
+    A result that no worker has begun when it is asked for is prepared at once by who asks: where preparing is the
+    slower part, or nothing is there yet, waiting for the workers would leave a core idle.
+    """
     pool = ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="prepare")
-    running: deque[Future[list[Pixels | str]]] = deque()
+    running: deque[tuple[int, Future[list[Pixels | str]]]] = deque()
+    waiting = iter(order)
     try:
-        for index in order:
-            running.append(pool.submit(prepare, index))
-            if len(running) >= window:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+        while True:
+            running.extend((index, pool.submit(prepare, index)) for index in islice(waiting, window - len(running)))
+            if not running:
+                return
+            index, future = running.popleft()
+            yield prepare(index) if future.cancel() else future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -10,7 +10,7 @@ import pytest
 from vggbench import findings
 from vggbench.findings import MARGIN_POINTS, SMALLEST_EFFECT_POINTS, judge, row_key
 from vggbench.paper import claims
-from vggbench.questions import QUESTIONS
+from vggbench.questions import QUESTIONS, TITLES
 from vggbench.results import NetworkRun, Record, Samples, Workload
 
 IMAGES = 2000
@@ -357,3 +357,7 @@ def test_a_finding_is_plain_frozen_data():
 
 def test_every_statement_names_its_section():
     assert all("section 4." in question.statement for question in QUESTIONS)
+
+
+def test_every_question_has_a_title_and_no_title_is_left_over():
+    assert set(TITLES) == {question.id for question in QUESTIONS}

@@ -120,10 +120,12 @@ def _show_reproduced(done: Any, json: bool) -> None:
     if json:
         print_json(summary_of_all(done))
         return
-    say(f"{'row':44} {'images':>7} {'top-1 %':>8} {'top-5 %':>8}   paper")
-    for row in map(summary_of, done.records):
+    rows = [(_row_label(row["row"]), row) for row in map(summary_of, done.records)]
+    width = max(len(label) for label, _ in rows)
+    say(f"{'row':{width}} {'images':>7} {'top-1 %':>8} {'top-5 %':>8}   paper")
+    for label, row in rows:
         say(
-            f"{row['row']:44} {row['images']:7,} {row['top1_error_percent']:8.2f} {row['top5_error_percent']:8.2f}"
+            f"{label:{width}} {row['images']:7,} {row['top1_error_percent']:8.2f} {row['top5_error_percent']:8.2f}"
             f"   {_paper(row)}"
         )
     if done.findings:
@@ -132,6 +134,15 @@ def _show_reproduced(done: Any, json: bool) -> None:
         say(f"{finding.verdict:12} {finding.statement}")
     _show_missing(done.missing)
     say(f"\nThe page: {done.page}\nThe records: {done.records_path}")
+
+
+def _row_label(key: str) -> str:
+    """A row's key for a terminal: many fused networks as their number."""
+    from vggbench.questions import label
+
+    place, _, rest = key.partition("/")
+    fused = rest.count("+") + 1
+    return f"{fused} networks {rest.rsplit('/', 1)[1]} (Table {place[5:]})" if fused > 2 else label(key)
 
 
 def _paper(row: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from vggbench.questions import QUESTIONS, Contrast, Question, label
+from vggbench.questions import QUESTIONS, TITLES, Contrast, Question, label
 from vggbench.results import Record
 from vggbench.statistics import Effect, crossed_effect, holm
 
@@ -80,6 +80,11 @@ class Finding:
     comparisons: tuple[Comparison, ...]
     judged_over: str
     note: str
+
+    @property
+    def title(self) -> str:
+        """Its name in a few words."""
+        return TITLES.get(self.id, self.id)
 
 
 @dataclass(frozen=True)

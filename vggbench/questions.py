@@ -156,3 +156,21 @@ def label(key: str) -> str:
         names, technique = names.rsplit("/", 1)
     where = f"Table {place[5:]}" if place.startswith("table") else f"{place} crop"
     return f"{names}{' ' + technique.replace('-and-', ' & ') if technique else ''} ({where})"
+
+
+#: A finding's name for tables and charts.
+TITLES = {
+    "lrn": "LRN brings no gain",
+    "depth-11-13": "Depth, 11 to 13 layers",
+    "depth-13-16": "Depth, 13 to 16 layers",
+    "depth-saturates": "Depth saturates at 19",
+    "nonlinearity": "1x1 layers help",
+    "spatial-context": "3x3 beats 1x1",
+    "small-filters": "Two 3x3 beat one 5x5",
+    "train-jitter": "Scale jitter in training",
+    "multi-scale": "Several test scales",
+    "multi-crop": "Crops against dense",
+    "crops-and-dense": "Crops and dense",
+    "fusion": "Fusion of two networks",
+    "fusion-crops-and-dense": "Fusion, crops and dense",
+}

@@ -206,7 +206,12 @@ def forest(findings: Sequence[Finding]) -> Figure | None:
 
     equalities = {question.id for question in QUESTIONS if question.kind != "better"}
     points = [
-        {"name": f"{number}  {finding.id}", "effect": finding.effect_points, "low": finding.low, "high": finding.high}
+        {
+            "name": f"{number}  {finding.title}",
+            "effect": finding.effect_points,
+            "low": finding.low,
+            "high": finding.high,
+        }
         | {"verdict": finding.verdict, "equality": finding.id in equalities}
         for number, finding in enumerate(findings, start=1)
         if finding.effect_points is not None

@@ -81,6 +81,9 @@ def main() -> None:
     first, *others = (int(seed) for seed in arguments.seeds.split(","))
     for path in ship(arguments.family, first):
         print(path)
+    others = [seed for seed in others if (arguments.family / f"seed{seed}").is_dir()]
+    if not others:  # the records that are there stay
+        return
     with progress.shown() as report:
         write_records(REPORTS / "records.jsonl.gz", record(arguments.family, others, arguments.full, report))
     print(REPORTS / "records.jsonl.gz")

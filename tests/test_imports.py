@@ -14,9 +14,22 @@ ROOT = Path(__file__).parents[1]
 #: From the ground up. A module imports from layers below its own; within a layer only where the layer says so.
 #: A name stands for a module, a package, and what starts with it and an underscore (cli_common, runs_train).
 LAYERS: list[tuple[str, set[str]]] = [
-    ("apart", {"vgg_reference", "errors", "paper", "environment", "samples", "statistics", "questions", "progress"}),
-    ("together", {"protocols", "variants", "views", "images", "cache", "results", "plan", "weights"}),
-    ("together", {"graphs", "quantize"}),
+    (
+        "apart",
+        {
+            "vgg_reference",
+            "errors",
+            "paper",
+            "environment",
+            "samples",
+            "statistics",
+            "questions",
+            "progress",
+            "precisions",
+        },
+    ),
+    ("together", {"ranges", "protocols", "variants", "views", "images", "cache", "results", "plan", "weights"}),
+    ("together", {"graphs", "graph", "quantize", "qdq"}),
     ("apart", {"backends"}),
     ("apart", {"measure", "train", "findings"}),
     ("apart", {"report", "gate"}),

@@ -23,6 +23,7 @@ from vggbench.errors import StorageError, UsageError
 KINDS = {
     "posteriors": "class posteriors of passes, by what decides them",
     "graphs": "ONNX graphs",
+    "ranges": "calibration ranges",
     "sample": "images of the built-in sample set",
     "datasets": "content digests of image folders",
 }

@@ -33,6 +33,7 @@ EXIT_CODES = {
     6: "a backend, precision or device that does not work here",
     7: "the cache or the output folder cannot be read or written",
     8: "records that cannot be read or cannot share a table",
+    9: "calibration ranges or a graph that cannot be used",
     EXIT_BUG: "a mistake of the program itself",
     EXIT_INTERRUPTED: "interrupted by Ctrl-C; the same command goes on where it stopped",
     EXIT_BROKEN_PIPE: "what read the output went away",

@@ -46,3 +46,9 @@ class RecordError(VggbenchError):
     """Records that cannot be read or cannot share a table."""
 
     exit_code = 8
+
+
+class CalibrationError(VggbenchError):
+    """Calibration ranges or a graph that cannot be used: of other weights, cut short, empty, not one of ours."""
+
+    exit_code = 9

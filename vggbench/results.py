@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vggbench.errors import RecordError, StorageError
 
-#: 1: first format.
-FORMAT = 1
+#: 1: first format. 2: numerics and peak, calibration of a network, scenario and process of a timing.
+FORMAT = 2
 
 
 class _Frozen(BaseModel):
@@ -24,15 +24,19 @@ class _Frozen(BaseModel):
 
 
 class Samples(_Frozen):
-    """What was observed, raw. unit: "rank" (of the true label, 0 = top-1 right) or "seconds"."""
+    """What was observed, raw. unit: "rank" (of the true label, 0 = top-1 right), "seconds", or "ratio" (the relative L2
+    distance of an image's logits from the reference's)."""
 
-    unit: Literal["rank", "seconds"]
+    unit: Literal["rank", "seconds", "ratio"]
     values: list[int] | list[float]
     warmups: list[float] = Field(default_factory=list)
 
 
 class NetworkRun(_Frozen):
-    """One network's part in a record: weights (flat description), protocol and passes, backend and what ran."""
+    """One network's part in a record: weights (flat description), protocol and passes, backend and what ran.
+
+    calibration: of INT8: digest, method, images, data, layout, float_layers; empty for other precisions.
+    """
 
     network: str
     weights: dict[str, Any]
@@ -40,12 +44,14 @@ class NetworkRun(_Frozen):
     backend: str
     precision: str
     session: dict[str, Any] = Field(default_factory=dict)
+    calibration: dict[str, Any] = Field(default_factory=dict)
 
 
 class Workload(_Frozen):
     """What was run: protocol name, open choices, and the data (or the batch and size of a latency run).
 
     data: name, split, fingerprint, layout, classes, images (evaluated), total, decoder, bad (list of {id, why}).
+    scenario: of a latency run: "latency" (one call at a time) or "throughput" (batches back to back).
     """
 
     protocol: str | None = None
@@ -53,19 +59,106 @@ class Workload(_Frozen):
     data: dict[str, Any] = Field(default_factory=dict)
     batch: int | None = None
     size: list[int] | None = None
+    scenario: str | None = None
+
+
+class Peak(_Frozen):
+    """A matrix product (m, k) x (k, n) as fast as this machine does it. library: what ran it, with its version.
+
+    operations: of one call, two for a multiply-accumulate. instances: products run at once.
+    """
+
+    precision: str
+    library: str
+    threads: int
+    m: int
+    n: int
+    k: int
+    operations: int
+    instances: int = 1
+
+
+class LayerDrift(_Frozen):
+    """A layer's output against the reference's, over all images: relative_l2 = |x - ref| / |ref|, largest absolute
+    difference, sqnr_db = 10 log10(|ref|^2 / |x - ref|^2) (None where nothing differs), cosine of the two."""
+
+    layer: str
+    relative_l2: float
+    max_absolute: float
+    sqnr_db: float | None
+    cosine: float
+
+
+class ImageDrift(_Frozen):
+    """One image: margin between the reference's two best logits, top classes and ranks of the true label in both.
+
+    drift: largest absolute change of a logit; rank -1 where there is no label.
+    """
+
+    id: str
+    label: int
+    margin: float
+    drift: float
+    reference_class: int
+    variant_class: int
+    reference_rank: int
+    variant_rank: int
+
+
+class Sensitivity(_Frozen):
+    """Relative L2 of the logits and top-1 flips with only this layer quantized, and with all but it."""
+
+    layer: str
+    alone_relative_l2: float
+    alone_flips: int
+    without_relative_l2: float
+    without_flips: int
+
+
+class Recovery(_Frozen):
+    """What keeping layers in floating point gives back: the k worst of the sensitivity list."""
+
+    float_layers: list[str]
+    relative_l2: float
+    flips: int
+    top1_errors: int
+
+
+class Numerics(_Frozen):
+    """What a variant moved against a reference on the same images.
+
+    flips: images whose top-1 answer differs; lost, gained: right only with the reference, only with the variant;
+    p_value: exact McNemar over lost and gained. changed: the images that flipped or moved most.
+    """
+
+    reference: NetworkRun
+    images: int
+    reference_errors: int
+    variant_errors: int
+    flips: int
+    lost: int
+    gained: int
+    p_value: float
+    layers: list[LayerDrift]
+    changed: list[ImageDrift]
+    sensitivity: list[Sensitivity] = Field(default_factory=list)
+    recovery: list[Recovery] = Field(default_factory=list)
 
 
 class Record(_Frozen):
     """One measured number and all that is needed to know what it is.
 
-    kind: "accuracy" (samples: ranks in the data's order) or "latency" (samples: seconds a call).
+    kind: "accuracy" (samples: ranks in the data's order), "latency" (seconds a call), "numerics" (ratios, an image
+    each, with ``numerics``) or "peak" (seconds a matrix product, with ``peak``).
     claim: id of the paper's row (paper.claims()) that it stands beside, or None.
     seed: of the training run for the sample family, so that findings can be judged over seeds.
     origin: "measured" in this run or "recorded" earlier and read from a file.
+    process: number of the fresh process a timing was taken in. conditions: around a timing: memory, cold start, clocks,
+    temperature, power, foreign processes; flat.
     """
 
     format: int = FORMAT
-    kind: Literal["accuracy", "latency"]
+    kind: Literal["accuracy", "latency", "numerics", "peak"]
     claim: str | None = None
     networks: list[NetworkRun]
     workload: Workload
@@ -76,6 +169,10 @@ class Record(_Frozen):
     started: str = ""
     elapsed_seconds: float | None = None
     hardest: list[dict[str, Any]] = Field(default_factory=list)
+    process: int | None = None
+    conditions: dict[str, Any] = Field(default_factory=dict)
+    numerics: Numerics | None = None
+    peak: Peak | None = None
 
 
 def write_output(path: Path, data: bytes, what: str) -> None:

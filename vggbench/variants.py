@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from vgg_reference.weights import Weights
+from vggbench.ranges import Quantization
+
+#: The INT8 layout (ranges.LAYOUTS) that a backend runs best; "tensorrt" for all others.
+BEST_LAYOUT = {"onnxruntime": "cpu"}
 
 
 @dataclass(frozen=True)
 class Variant:
     """Weights x form x backend x precision, with the two open choices that change the network itself.
 
-    form: "crop" or "dense". pool_rounding and score_pool (see protocols.Choices) act in dense form only, and are
-    normalized to "floor" and "mean_logits" in crop form, where they change nothing.
+    form: "crop" or "dense". quantization: for "int8" only. pool_rounding and score_pool (see protocols.Choices) act in
+    dense form only, and are normalized to "floor" and "mean_logits" in crop form, where they change nothing.
     """
 
     weights: Weights
@@ -25,11 +29,17 @@ class Variant:
     precision: str = "fp32"
     pool_rounding: str = "ceil"
     score_pool: str = "mean_logits"
+    quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
         if self.form == "crop":
             object.__setattr__(self, "pool_rounding", "floor")
             object.__setattr__(self, "score_pool", "mean_logits")
+        if self.precision != "int8":
+            object.__setattr__(self, "quantization", None)
+        elif self.quantization is not None and not self.quantization.layout:
+            layout = BEST_LAYOUT.get(self.backend, "tensorrt")
+            object.__setattr__(self, "quantization", dataclasses.replace(self.quantization, layout=layout))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -48,7 +58,16 @@ class Variant:
             "precision": self.precision,
             "pool_rounding": self.pool_rounding,
             "score_pool": self.score_pool,
+            **self._quantized,
         }
+
+    @property
+    def _quantized(self) -> dict[str, Any]:
+        """Nothing for other precisions, whose digests stay as they were."""
+        how = self.quantization
+        if how is None:
+            return {}
+        return {"ranges": how.ranges.digest, "layout": how.layout, "float_layers": " ".join(sorted(how.float_layers))}
 
     @property
     def digest(self) -> str:

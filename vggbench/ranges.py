@@ -1,0 +1,157 @@
+"""Calibration ranges: what INT8 needs beside the weights, as one readable JSON artefact, and how it is used.
+
+A range belongs to a tensor of the FP32 graph (vggbench.graphs), at the place where values are first as they stay: the
+image, a ReLU's or the normalization's output before any max-pool, for a max-pool commutes with rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from vgg_reference.architectures import Architecture
+from vggbench.errors import CalibrationError
+
+#: 1: first format.
+FORMAT = 1
+METHODS = ("minmax", "entropy", "percentile")
+#: "tensorrt": explicit Q/DQ pairs, symmetric int8, for TensorRT 8.6 to 11 and OpenVINO. "cpu": unsigned activations
+#: and integer biases, which ONNX Runtime turns into integer kernels.
+LAYOUTS = ("tensorrt", "cpu")
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@checked(frozen=True, config=_STRICT)
+class TensorRange:
+    """Lowest and highest value that a tensor is to represent; low <= 0 <= high, low < high."""
+
+    tensor: str
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low <= 0 <= self.high or self.low == self.high:
+            raise ValueError(f"{self.tensor}: a range of {self.low} to {self.high}; 0 must lie in it, and more than 0")
+
+
+@checked(frozen=True, config=_STRICT)
+class CalibrationImage:
+    """An image that the ranges were taken from. sha256: of its file's bytes."""
+
+    id: str
+    sha256: str
+
+
+@checked(frozen=True, config=_STRICT)
+class Ranges:
+    """Ranges of one network's tensors, and all that is needed to know where they come from.
+
+    weights: digest of the weights they belong to. data: name, split and fingerprint of the images; views: how an image
+    became an input (form, scale, the choices that matter). versions: of the libraries that took them.
+    """
+
+    network: str
+    weights: str
+    method: str
+    percentile: float | None
+    data: dict[str, str]
+    views: dict[str, str]
+    versions: dict[str, str]
+    tensors: tuple[TensorRange, ...]
+    images: tuple[CalibrationImage, ...]
+    format: int = FORMAT
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what decides a quantized network's scores: the weights' digest and the ranges themselves."""
+        fields = [self.weights, *([each.tensor, each.low, each.high] for each in self.tensors)]
+        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+
+    def of(self, tensor: str) -> TensorRange:
+        """Raises CalibrationError for a tensor without a range."""
+        for each in self.tensors:
+            if each.tensor == tensor:
+                return each
+        known = ", ".join(each.tensor for each in self.tensors)
+        raise CalibrationError(f"The calibration of {self.network} has no range for {tensor}. It has: {known}.")
+
+    def check(self, network: str, weights_digest: str) -> None:
+        """Raises CalibrationError if they were taken with other weights."""
+        if self.weights != weights_digest:
+            raise CalibrationError(
+                f"These ranges belong to other weights ({self.network}, digest {self.weights[:12]}) than those of "
+                f"{network} (digest {weights_digest[:12]}). Calibrate them: vggbench calibrate --network {network}."
+            )
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a network is made INT8. float_layers: these stay in floating point (see quantized_inputs for the names).
+
+    layout: one of LAYOUTS, or "" for the one that the backend runs best.
+    """
+
+    ranges: Ranges
+    float_layers: tuple[str, ...] = field(default=())
+    layout: str = ""
+
+    def keeping(self, *layers: str) -> Quantization:
+        """The same with these layers, and no others, in floating point."""
+        return replace(self, float_layers=tuple(sorted(layers)))
+
+
+def quantized_inputs(network: Architecture) -> dict[str, str]:
+    """Layer ("block1.conv1", ..., "fc8") -> tensor whose range its input has, in the network's order."""
+    found, tensor = {}, "images"
+    for number, block in enumerate(network.blocks, start=1):
+        for position in range(1, len(block) + 1):
+            found[f"block{number}.conv{position}"] = tensor
+            tensor = f"block{number}.relu{position}"
+            if network.lrn and number == position == 1:
+                tensor = "block1.lrn"
+    for name in ("fc6", "fc7", "fc8"):
+        found[name] = tensor
+        tensor = f"{name}.relu"
+    return found
+
+
+def to_json(ranges: Ranges) -> bytes:
+    """The artefact: indented, the ranges before the list of images."""
+    document = {"vggbench": "calibration", **_ADAPTER.dump_python(ranges, mode="json")}
+    return (json.dumps(document, indent=1) + "\n").encode()
+
+
+def read_ranges(path: Path) -> Ranges:
+    """Raises CalibrationError for a file that is no artefact, is cut short, or is of a newer format."""
+    remedy = "Make it anew: vggbench calibrate."
+    try:
+        fields: Any = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CalibrationError(f"{path}: cannot read the calibration ({error.strerror}).") from error
+    except ValueError as error:
+        raise CalibrationError(f"{path}: not a calibration, or one that was cut short ({error}). {remedy}") from error
+    if not isinstance(fields, dict) or fields.pop("vggbench", None) != "calibration":
+        raise CalibrationError(f"{path}: not a calibration of vggbench. {remedy}")
+    if isinstance(fields.get("format"), int) and fields["format"] > FORMAT:
+        raise CalibrationError(
+            f"{path}: format {fields['format']}, this version reads up to {FORMAT}; upgrade vggbench."
+        )
+    try:
+        return _ADAPTER.validate_python(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise CalibrationError(f"{path}: not a whole calibration ({place}: {first['msg']}). {remedy}") from error
+
+
+_ADAPTER = TypeAdapter(Ranges)

@@ -21,6 +21,7 @@ from vggbench.measure import shards
 from vggbench.measure.pipeline import DecodedImages, compute
 from vggbench.measure.stored import How, Job, StoredPass, open_passes
 from vggbench.protocols import Choices, Pass, check_choices
+from vggbench.ranges import Quantization
 from vggbench.variants import Variant
 
 Array = npt.NDArray[np.float32]
@@ -63,6 +64,7 @@ class PassResults:
     bad: tuple[Bad, ...]
     session: dict[str, Any]
     counts: Counts
+    quantization: Quantization | None = None
 
 
 def run_passes(
@@ -72,6 +74,7 @@ def run_passes(
     *,
     backend: str,
     precision: str = "fp32",
+    quantization: Quantization | None = None,
     choices: Choices = Choices(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
@@ -85,10 +88,11 @@ def run_passes(
 
     A session is opened only for a form of which something is missing. Interrupted at any moment, it continues at the
     next call. on_bad: an image that cannot be decoded ends the run ("stop") or is left out and named ("skip").
-    workers: threads that decode. decoded: keeps decoded images between calls. Raises UsageError, DataError,
-    WeightsError, BackendUnavailable, StorageError.
+    workers: threads that decode. decoded: keeps decoded images between calls. quantization: of int8; its images must
+    not be among the dataset's. Raises UsageError, DataError, WeightsError, CalibrationError, BackendUnavailable,
+    StorageError.
     """
-    how = _checked(weights, passes, backend, precision, choices, device, cache_root)
+    how = _checked(weights, passes, backend, precision, quantization, choices, device, cache_root)
     if on_bad not in ON_BAD:
         raise UsageError(f"No on-bad {on_bad!r}. Known: {', '.join(ON_BAD)}.")
     opened = open_passes(dataset, weights, passes, how)
@@ -121,12 +125,13 @@ def missing_views(
     *,
     backend: str,
     precision: str = "fp32",
+    quantization: Quantization | None = None,
     choices: Choices = Choices(),  # noqa: B008 - frozen
     device: str = "auto",
     cache_root: Path | None = None,
 ) -> dict[Pass, int]:
     """How many views of each pass run_passes would compute; opens no session and no image."""
-    how = _checked(weights, passes, backend, precision, choices, device, cache_root)
+    how = _checked(weights, passes, backend, precision, quantization, choices, device, cache_root)
     return {each.step: sum(job.views for job in each.missing()) for each in open_passes(dataset, weights, passes, how)}
 
 
@@ -135,11 +140,12 @@ def _checked(
     passes: Sequence[Pass],
     backend: str,
     precision: str,
+    quantization: Quantization | None,
     choices: Choices,
     device: str,
     cache_root: Path | None,
 ) -> How:
-    """Raises UsageError."""
+    """Raises UsageError, CalibrationError."""
     for step in passes:
         if step.scale < weights.crop_size:
             raise UsageError(
@@ -147,7 +153,9 @@ def _checked(
                 f"Take scales from {weights.crop_size} on, or weights of a smaller crop size."
             )
     root = cache.root() if cache_root is None else cache_root
-    return How(backend, precision, check_choices(choices), shards.resolve(backend, device), root)
+    if quantization is not None:
+        quantization.ranges.check(weights.network, weights.digest)
+    return How(backend, precision, check_choices(choices), shards.resolve(backend, device), root, quantization)
 
 
 def _collect(
@@ -218,6 +226,7 @@ def _results(dataset: Dataset, weights: Weights, how: How, opened: list[StoredPa
         bad=tuple(Bad(dataset.images[index].id, bad[index]) for index in sorted(bad)),
         session=_merged([stored.session for each in opened for stored in each.stored.values()]),
         counts=counts,
+        quantization=next((each.variant.quantization for each in opened), None),
     )
 
 

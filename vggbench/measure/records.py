@@ -16,6 +16,7 @@ from vggbench.images.decode import DECODER
 from vggbench.measure.accuracy import PassResults
 from vggbench.measure.posteriors import answer, hardest, ranks
 from vggbench.protocols import Choices, Pass, Protocol, as_flat_dict
+from vggbench.ranges import Quantization
 from vggbench.results import NetworkRun, Record, Samples, Workload
 from vggbench.variants import Variant
 
@@ -92,6 +93,7 @@ def latency_record(
         backend=variant.backend,
         precision=variant.precision,
         session={**session.info, "device": session.device, "form": variant.form, "transfers": "host to host"},
+        calibration=describe_calibration(variant.quantization),
     )
     return Record(
         kind="latency",
@@ -110,6 +112,22 @@ def describe_weights(weights: Weights) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key != "path"}
 
 
+def describe_calibration(quantization: Quantization | None) -> dict[str, Any]:
+    """Where the ranges of an INT8 network come from and how they were used; empty for other precisions."""
+    if quantization is None:
+        return {}
+    ranges = quantization.ranges
+    return {
+        "digest": ranges.digest,
+        "method": ranges.method,
+        "percentile": ranges.percentile,
+        "images": len(ranges.images),
+        "data": dict(ranges.data),
+        "layout": quantization.layout,
+        "float_layers": list(quantization.float_layers),
+    }
+
+
 def _network(results: PassResults, passes: Sequence[Pass]) -> NetworkRun:
     return NetworkRun(
         network=results.weights.network,
@@ -118,6 +136,7 @@ def _network(results: PassResults, passes: Sequence[Pass]) -> NetworkRun:
         backend=results.backend,
         precision=results.precision,
         session=results.session,
+        calibration=describe_calibration(results.quantization),
     )
 
 

@@ -17,6 +17,7 @@ from vggbench.images.decode import DECODER
 from vggbench.measure import shards
 from vggbench.measure.shards import Block, Stored
 from vggbench.protocols import Choices, Pass
+from vggbench.ranges import Quantization
 from vggbench.variants import Variant
 
 
@@ -29,6 +30,7 @@ class How:
     choices: Choices
     device: str
     root: Path
+    quantization: Quantization | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,15 @@ def open_passes(dataset: Dataset, weights: Weights, steps: Sequence[Pass], how: 
 
 def _open_pass(dataset: Dataset, weights: Weights, step: Pass, how: How) -> StoredPass:
     choices = how.choices
-    variant = Variant(weights, step.form, how.backend, how.precision, choices.pool_rounding, choices.score_pool)
+    variant = Variant(
+        weights,
+        step.form,
+        how.backend,
+        how.precision,
+        choices.pool_rounding,
+        choices.score_pool,
+        quantization=how.quantization,
+    )
     identity = shards.identity(variant, step, choices, DECODER, how.device)
     folder = shards.folder(how.root, identity)
     blocks = shards.blocks(step, weights.crop_size, dataset.digests)

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggbench.questions import QUESTIONS, TITLES, Contrast, Question, label
-from vggbench.results import Record
+from vggbench.results import Record, main_precision, precision_of
 from vggbench.statistics import Effect, crossed_effect, holm
 
 __all__ = ["QUESTIONS", "RULE", "Comparison", "Finding", "judge", "label", "row_key"]
@@ -114,11 +114,12 @@ _Differences = dict[int | None, Array]
 
 
 def judge(records: Sequence[Record]) -> list[Finding]:
-    """Every finding of QUESTIONS, judged from accuracy records of one data set, one set of choices and kind of weights.
+    """Every finding of QUESTIONS, judged from accuracy records of one precision, data set, choices and kind of weights.
 
     Of several such sets the one with most records measured in this run is taken; notes say how many were left out.
     """
-    rows, left_out = _rows(records)
+    precision = main_precision(records)
+    rows, left_out = _rows([record for record in records if precision_of(record) == precision])
     judged = [_judge(question, rows) for question in QUESTIONS]
     adjusted = iter(holm([found.effect.p for found in judged if found.effect]))
     remark = (f"{left_out} records of other data, choices or weights were left out.",) if left_out else ()

@@ -175,6 +175,18 @@ class Record(_Frozen):
     peak: Peak | None = None
 
 
+def precision_of(record: Record) -> str:
+    """The precision that all networks of a record ran at; "mixed" for several."""
+    found = {run.precision for run in record.networks}
+    return found.pop() if len(found) == 1 else "mixed"
+
+
+def main_precision(records: Iterable[Record]) -> str:
+    """The precision that a page's tables and findings speak of: fp32 if any accuracy record has it, else the first's."""
+    found = [precision_of(record) for record in records if record.kind == "accuracy"]
+    return "fp32" if "fp32" in found or not found else found[0]
+
+
 def write_output(path: Path, data: bytes, what: str) -> None:
     """A file of a run's output folder, written whole or not at all. Raises StorageError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from vggbench import paper
 from vggbench.report import ReportContext, charts, tables
+from vggbench.report.precision import EXPECTED_POINTS, missed, precision_rows, what_ran
 from vggbench.report.rows import Measured, anchor_of, class_count, is_imagenet, measured, rank_counts
-from vggbench.results import Record
+from vggbench.results import Record, main_precision, precision_of
 
 if TYPE_CHECKING:
     from vggbench.findings import Finding
@@ -24,7 +25,7 @@ HARDEST = 12
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a section may look at."""
+    """All that a section may look at. rows: of the main precision; every_row: of all."""
 
     records: list[Record]
     rows: list[Measured]
@@ -32,6 +33,7 @@ class Inputs:
     context: ReportContext
     tables: list[tables.ClaimTable]
     here: str
+    every_row: list[Measured]
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,20 @@ class Section:
 
 def inputs(records: list[Record], findings: Sequence[Finding], context: ReportContext) -> Inputs:
     """Counts the records once."""
-    rows = measured(records)
+    every_row = measured(records)
+    main = main_precision(records)
+    rows = [row for row in every_row if precision_of(row.record) == main]
     data = context.dataset
     classes = class_count(data)
     here = f"{data.get('name') or 'unnamed set'}" + (f", {classes} classes" if classes else "")
-    return Inputs(records, rows, list(findings), context, tables.claim_tables(rows), here)
+    return Inputs(records, rows, list(findings), context, tables.claim_tables(rows), here, every_row)
 
 
 def summary(given: Inputs) -> dict[str, Any]:
     """What ran on what, and the verdicts in numbers."""
     verdicts = Counter(row.verdict.kind for table in given.tables for row in table.rows)
     found = Counter(finding.verdict for finding in given.findings)
-    runs = [run for row in given.rows for run in row.record.networks]
+    runs = [run for row in given.every_row for run in row.record.networks]
     authors = bool(runs) and all(run.weights.get("status") == "authors" for run in runs)
     return {
         "real": authors and is_imagenet(given.context.dataset),
@@ -106,10 +110,25 @@ def claims(given: Inputs) -> dict[str, Any]:
     }
 
 
+def precision(given: Inputs) -> dict[str, Any] | None:
+    """Other precisions beside the main one, row by row."""
+    names, rows = precision_rows(given.every_row, given.records)
+    if not rows:
+        return None
+    return {
+        "main": main_precision(given.records),
+        "names": names,
+        "rows": rows,
+        "expected": {name: EXPECTED_POINTS[name] for name in names if name in EXPECTED_POINTS},
+        "missed": missed(rows),
+        "ran": what_ran(rows),
+    }
+
+
 def others(given: Inputs) -> dict[str, Any] | None:
     """Records that stand beside no row: other protocols, and timings."""
     known = {claim.id for claim in paper.claims()}
-    rows = [row for row in given.rows if row.record.claim not in known]
+    rows = [row for row in given.every_row if row.record.claim not in known]
     timings = [
         {
             "record": record,
@@ -228,6 +247,7 @@ def _plain(value: Any) -> str:
 SECTIONS = (
     ("findings", "Findings of the paper", findings),
     ("tables", "Tables 3 to 6: printed and measured", claims),
+    ("precision", "What a precision costs", precision),
     ("others", "Other measurements", others),
     ("networks", "Tables 1 and 2: the networks", networks),
     ("hardest", "Hardest images", hardest),

@@ -128,7 +128,8 @@ class Numerics(_Frozen):
     """What a variant moved against a reference on the same images.
 
     flips: images whose top-1 answer differs; lost, gained: right only with the reference, only with the variant;
-    p_value: exact McNemar over lost and gained. changed: the images that flipped or moved most.
+    p_value: exact McNemar over lost and gained. changed: the images that flipped or moved most. margins, drifts: of
+    every image, in the samples' order, as in ImageDrift. layers_note: why there are no layers.
     """
 
     reference: NetworkRun
@@ -143,6 +144,9 @@ class Numerics(_Frozen):
     changed: list[ImageDrift]
     sensitivity: list[Sensitivity] = Field(default_factory=list)
     recovery: list[Recovery] = Field(default_factory=list)
+    margins: list[float] = Field(default_factory=list)
+    drifts: list[float] = Field(default_factory=list)
+    layers_note: str = ""
 
 
 class Record(_Frozen):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+import vggbench
 from vggbench.errors import RecordError, StorageError
 
 #: 1: first format. 2: numerics and peak, calibration of a network, scenario and process of a timing.
@@ -218,6 +219,48 @@ def read_records(path: Path) -> list[Record]:
         text = gzip.decompress(data).decode() if path.suffix == ".gz" else data.decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: cannot read records ({error}).") from error
+    return _records(path, text)
+
+
+def read_whole_part(path: Path) -> tuple[list[Record], str | None]:
+    """The records before a cut, and the cut named in one line, or None where nothing is missing.
+
+    A cut is a .gz that breaks off, or a last line without its end that is no JSON. Whatever else is wrong raises
+    RecordError, as read_records does.
+    """
+    try:
+        data = path.read_bytes()
+        data, broken = _unpacked(data) if path.suffix == ".gz" else (data, False)
+        lines, end = data.count(b"\n"), data.rfind(b"\n") + 1
+        cut = f"{path}: cut in the middle of the compressed data" if broken else None
+        if data[end:].strip() and _is_cut(data[end:]):
+            cut, data = f"{path}: cut in the middle of line {lines + 1}", data[:end]
+        text = data.decode()
+    except (OSError, zlib.error, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: cannot read records ({error}).") from error
+    records = _records(path, text)
+    return records, cut and f"{cut}; the {len(records)} records before it are used."
+
+
+def _unpacked(data: bytes) -> tuple[bytes, bool]:
+    """All members of a gzip file as far as they reach, and whether the last one breaks off."""
+    found, broken = b"", not data
+    while data:
+        member = zlib.decompressobj(31)
+        found += member.decompress(data)
+        broken, data = not member.eof, member.unused_data
+    return found, broken
+
+
+def _is_cut(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return False
+
+
+def _records(path: Path, text: str) -> list[Record]:
     records = []
     # Not splitlines(): a name may hold U+2028 or U+0085, which stand unescaped in JSON.
     for number, line in enumerate(text.split("\n"), start=1):
@@ -226,12 +269,20 @@ def read_records(path: Path) -> list[Record]:
         try:
             fields = json.loads(line)
             if isinstance(fields, dict) and fields.get("format", 0) > FORMAT:
-                raise RecordError(
-                    f"{path}, line {number}: format {fields['format']}, this version reads up to {FORMAT}; "
-                    "upgrade vggbench."
-                )
+                raise RecordError(f"{path}, line {number}: {_too_new(fields)}")
             records.append(Record.model_validate(fields))
         except (ValueError, TypeError, ValidationError) as error:
             first = str(error).splitlines()[0]
             raise RecordError(f"{path}, line {number}: not a record ({first}).") from error
     return records
+
+
+def _too_new(fields: dict[str, Any]) -> str:
+    """Says which version reads it: the one that wrote it does."""
+    environment = fields.get("environment")
+    writer = environment.get("vggbench") if isinstance(environment, dict) else None
+    wanted = f"vggbench {writer} or later reads it" if writer else "a later vggbench reads it"
+    return (
+        f"format {fields['format']}, this version ({vggbench.__version__}) reads up to {FORMAT}; {wanted}: upgrade "
+        "vggbench."
+    )

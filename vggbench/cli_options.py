@@ -13,6 +13,7 @@ import typer
 from vggbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from vggbench.protocols import Choices
     from vggbench.runs_inputs import Setting
 
 _OPEN = "What the paper leaves open"
@@ -64,6 +65,32 @@ Backend = Annotated[
 Precision = Annotated[
     str, typer.Option(help="fp32, bf16, fp16 or int8.", autocompletion=_known("precision"), rich_help_panel=_HOW)
 ]
+Precisions = Annotated[
+    str | None,
+    typer.Option(
+        help="One or several, as fp32,int8; findings are judged at the first [default: on the sample set "
+        "fp32,bf16,int8 as far as they run here, else fp32].",
+        autocompletion=_known("precision"),
+        rich_help_panel=_HOW,
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        help="Ranges for int8, from vggbench calibrate [default: the sample family's own].",
+        metavar="FILE.json",
+        rich_help_panel=_HOW,
+    ),
+]
+Calibrations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--calibration",
+        help="Ranges of a network for int8, repeatable; NETWORK:S=FILE names the training scale too.",
+        metavar="NETWORK=FILE",
+        rich_help_panel=_HOW,
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", autocompletion=_known("device"), rich_help_panel=_HOW)]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of the CPU backend [default: physical cores].", rich_help_panel=_HOW)
@@ -110,17 +137,22 @@ def setting(
 ) -> Setting:
     """Checked before anything costly happens. Raises UsageError, BackendUnavailable."""
     from vggbench import runs_inputs
-    from vggbench.protocols import Choices, check_choices
 
-    chosen = {name: value for name, value in choices.items() if value is not None}
     return runs_inputs.setting(
         backend=backend,
         precision=precision,
         device=device,
         threads=threads,
         on_bad=on_bad,
-        choices=check_choices(dataclasses.replace(Choices(), **chosen)),
+        choices=checked_choices(choices),
     )
+
+
+def checked_choices(choices: dict[str, str | None]) -> Choices:
+    """The open choices as typed, None for the default. Raises UsageError."""
+    from vggbench.protocols import Choices, check_choices
+
+    return check_choices(dataclasses.replace(Choices(), **{key: value for key, value in choices.items() if value}))
 
 
 def scales_of(scale: int | None, scales: str | None) -> tuple[int, ...] | None:
@@ -137,19 +169,19 @@ def scales_of(scale: int | None, scales: str | None) -> tuple[int, ...] | None:
         raise UsageError(f"Scales {scales!r}: accepted are pixels separated by commas, as 256,384,512.") from None
 
 
-def networks_and_files(given: list[str]) -> dict[tuple[str, str | None], str]:
+def networks_and_files(given: list[str], what: str = "Weights") -> dict[tuple[str, str | None], str]:
     """--weights D=FILE or D:384=FILE, each once -> (network, training scale or None) -> file. Raises UsageError."""
     found: dict[tuple[str, str | None], str] = {}
     for text in given:
         name, equals, file = text.partition("=")
         if not equals or not name or not file:
             raise UsageError(
-                f"Weights {text!r}: accepted is NETWORK=FILE, as D=vgg16.safetensors, or with the training scale "
-                "D:256=FILE, 'D:[256;512]=FILE'."
+                f"{what} {text!r}: accepted is NETWORK=FILE, as D=vgg16.safetensors or D=ranges.json, or with the "
+                "training scale D:256=FILE, 'D:[256;512]=FILE'."
             )
         network, colon, scale = name.partition(":")
         key = (network, scale.replace("256-512", "[256;512]") if colon else None)
         if key in found:
-            raise UsageError(f"Weights for {name} were given twice. Give each network and training scale once.")
+            raise UsageError(f"{what} for {name} were given twice. Give each network and training scale once.")
         found[key] = file
     return found

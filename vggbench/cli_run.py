@@ -41,7 +41,8 @@ def reproduce(
     ] = False,
     labels: options.Labels = None,
     backend: options.Backend = None,
-    precision: options.Precision = "fp32",
+    precision: options.Precisions = None,
+    calibration: options.Calibrations = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
     on_bad: options.OnBad = "stop",
@@ -60,10 +61,18 @@ def reproduce(
     Without --data and --weights: the built-in sample set and the small networks trained on it. With ImageNet and the
     authors' weights it is the real reproduction. An interrupted run goes on where it stopped.
     """
-    from vggbench import runs, runs_estimate, runs_inputs
+    from vggbench import runs, runs_estimate, runs_inputs, runs_precision
 
     choices = _choices(score_pool, pool_rounding, grid_extent, grid_rounding, resize_filter, side_rounding, exif)
-    setting = options.setting(backend, precision, device, threads, on_bad, choices)
+    setting, others, left_out = runs_precision.settings(
+        precision,
+        on_sample=data == runs_inputs.SAMPLE,
+        backend=backend,
+        device=device,
+        threads=threads,
+        on_bad=on_bad,
+        choices=options.checked_choices(choices),
+    )
     request = runs_inputs.Request(
         data=data,
         labels=labels,
@@ -74,6 +83,11 @@ def reproduce(
         images=images,
         full=full,
         setting=setting,
+        others=others,
+        left_out=left_out,
+        calibrations={
+            key: Path(file) for key, file in options.networks_and_files(calibration or [], "Calibrations").items()
+        },
     )
     with progress.shown(quiet or json) as report_progress:
         if dry_run:
@@ -104,8 +118,8 @@ def _show_estimate(estimate: Any, json: bool) -> None:
     say(f"{estimate.data}: {estimate.images:,} images; {estimate.rows} rows")
     for line in estimate.networks:
         passes = ", ".join(f"{count} x {name}" for name, count in line["passes"].items())
-        say(f"  {line['network']:9} S = {line['train_scale'] or 'unknown':10} {passes}")
-        say(f"  {'':24} {line['crop_equivalents']:,.0f} crop-equivalents, about {_duration(line['seconds'])}")
+        say(f"  {line['network']:9} S = {line['train_scale'] or 'unknown':10} {line['precision']:5} {passes}")
+        say(f"  {'':30} {line['crop_equivalents']:,.0f} crop-equivalents, about {_duration(line['seconds'])}")
     say(
         f"In all {estimate.crop_equivalents:,.0f} crop-equivalents, {estimate.views_to_compute:,} of "
         f"{estimate.views:,} views are not in the cache yet: about {_duration(estimate.seconds)} "
@@ -122,11 +136,11 @@ def _show_reproduced(done: Any, json: bool) -> None:
         return
     rows = [(_row_label(row["row"]), row) for row in map(summary_of, done.records)]
     width = max(len(label) for label, _ in rows)
-    say(f"{'row':{width}} {'images':>7} {'top-1 %':>8} {'top-5 %':>8}   paper")
+    say(f"{'row':{width}} {'at':5} {'images':>7} {'top-1 %':>8} {'top-5 %':>8}   paper")
     for label, row in rows:
         say(
-            f"{label:{width}} {row['images']:7,} {row['top1_error_percent']:8.2f} {row['top5_error_percent']:8.2f}"
-            f"   {_paper(row)}"
+            f"{label:{width}} {row['precision']:5} {row['images']:7,} {row['top1_error_percent']:8.2f} "
+            f"{row['top5_error_percent']:8.2f}   {_paper(row)}"
         )
     if done.findings:
         say("")
@@ -194,6 +208,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Also write the record here.", metavar="FILE.jsonl")] = None,
     backend: options.Backend = None,
     precision: options.Precision = "fp32",
+    calibration: options.Calibration = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
     on_bad: options.OnBad = "stop",
@@ -225,6 +240,7 @@ def evaluate(
             scales=options.scales_of(scale, scales),
             images=images,
             size={name: value for name, value in (("width", width), ("crop_size", crop_size)) if value is not None},
+            calibration=calibration,
             setting=setting,
             progress=report_progress,
         )

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from vggbench import environment, paper, plan, runs_inputs
+from vggbench import environment, paper, plan, runs_inputs, runs_precision
 from vggbench import report as pages
 from vggbench.findings import Finding, judge
 from vggbench.images import Dataset
@@ -23,6 +24,7 @@ from vggbench.report.frame import frame
 from vggbench.report.rows import measured
 from vggbench.results import Record, write_output, write_records
 from vggbench.runs_inputs import Request, Setting
+from vggbench.runs_precision import Quantizations
 
 #: (weights digest, number of first images) -> what ran.
 Results = Mapping[tuple[str, int], PassResults]
@@ -45,8 +47,9 @@ def reproduce(request: Request, out: Path, progress: Report = silent) -> Reprodu
     runs_inputs.check_out(out)
     dataset = runs_inputs.dataset_of(request, progress)
     work = runs_inputs.plan_of(request, dataset)
-    results = run_networks(dataset, work, request.setting, progress)
-    records = records_of(dataset, work, results, request.setting, started)
+    records = _measure(request, dataset, work, progress)
+    for other in runs_precision.others(request):
+        records += _measure(other, dataset, runs_inputs.plan_of(other, dataset), progress)
     recorded = runs_inputs.recorded_runs() if request.on_sample else []
     findings = judge([*records, *recorded])
     context = pages.context_from(records)
@@ -65,14 +68,28 @@ def reproduce(request: Request, out: Path, progress: Report = silent) -> Reprodu
     return Reproduced(out / "index.html", out / "records.jsonl", records, findings, work.missing)
 
 
-def run_networks(dataset: Dataset, work: plan.Plan, setting: Setting, progress: Report = silent) -> Results:
+def _measure(request: Request, dataset: Dataset, work: plan.Plan, progress: Report) -> list[Record]:
+    """One record a row of the plan, at the request's precision."""
+    started, setting = _now(), request.setting
+    weights = [network.weights for network in work.networks]
+    how = runs_precision.quantizations(request, setting, weights, dataset, progress)
+    return records_of(dataset, work, run_networks(dataset, work, setting, progress, how), setting, started)
+
+
+def run_networks(
+    dataset: Dataset,
+    work: plan.Plan,
+    setting: Setting,
+    progress: Report = silent,
+    quantizations: Quantizations = MappingProxyType({}),
+) -> Results:
     """Every pass of the plan, one network after the other; decoded images are kept between them."""
     decoded = DecodedImages()
     total = sum(plan.crop_equivalents(network, setting.choices) for network in work.networks)
     done = 0.0
     results: dict[tuple[str, int], PassResults] = {}
     for number, network in enumerate(work.networks, start=1):
-        name = f"{network.weights.network} {network.weights.train_scale or ''}".strip()
+        name = f"{network.weights.network} {network.weights.train_scale or ''}".strip() + f" {setting.precision}"
         cost = plan.crop_equivalents(network, setting.choices)
         weight = sum(images * len(steps) for images, steps in network.batches)
         for images, steps in network.batches:
@@ -83,6 +100,7 @@ def run_networks(dataset: Dataset, work: plan.Plan, setting: Setting, progress: 
                 steps,
                 backend=setting.backend,
                 precision=setting.precision,
+                quantization=quantizations.get(network.weights.digest),
                 choices=setting.choices,
                 device=setting.device,
                 threads=setting.threads,
@@ -139,11 +157,12 @@ def evaluate(
     scales: tuple[int, ...] | None = None,
     images: int | None = None,
     size: Mapping[str, float | int] | None = None,
+    calibration: Path | None = None,
     progress: Report = silent,
 ) -> tuple[Record, dict[str, float]]:
     """One network by one protocol: its record, and what the run took. Raises any VggbenchError.
 
-    size: width, hidden_width, crop_size of random weights.
+    size: width, hidden_width, crop_size of random weights. calibration: ranges for int8; the sample set has its own.
     """
     started = _now()
     runs_inputs.check_names(network, protocol_name)
@@ -153,7 +172,9 @@ def evaluate(
     at = scales or default_scales(protocol_name, train_scale or found.train_scale, found.crop_size)
     count = min(images or len(dataset.images), len(dataset.images))
     work = plan.single(found, protocol(protocol_name, at), count)
-    results = run_networks(dataset, work, setting, progress)
+    request = Request(setting, data, calibrations={(network, None): calibration} if calibration else {})
+    how = runs_precision.quantizations(request, setting, [found], dataset, progress)
+    results = run_networks(dataset, work, setting, progress, how)
     (record,) = records_of(dataset, work, results, setting, started)
     counts = next(iter(results.values())).counts
     return record, {**dataclasses.asdict(counts), "views_per_second": counts.views_per_second}

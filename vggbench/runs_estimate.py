@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from vgg_reference.weights import Weights
-from vggbench import plan, runs_inputs
+from vggbench import plan, runs_inputs, runs_precision
 from vggbench.backends import open_session
 from vggbench.images import Dataset
 from vggbench.measure.accuracy import missing_views
@@ -41,14 +41,19 @@ class Estimate:
 
 
 def estimate(request: Request, progress: Report = silent) -> Estimate:
-    """Plans the run and times a short trial of its first network; the others are taken to be as fast per
-    multiply-accumulate. Decoding is not counted. Raises any VggbenchError."""
+    """Plans the run and times a short trial of its first network; the others, at every precision, are taken to be as
+    fast per multiply-accumulate. Decoding is not counted, nor is what the cache holds of int8: that would need its
+    ranges. Raises any VggbenchError."""
     dataset = runs_inputs.dataset_of(request, progress)
     work = runs_inputs.plan_of(request, dataset)
     aspect = typical_aspect(dataset)
     first = work.networks[0].weights
     macs_per_second = _speed(first, request.setting)
-    lines = [_line(network, dataset, request.setting, aspect, macs_per_second) for network in work.networks]
+    lines = [
+        _line(network, dataset, each.setting, aspect, macs_per_second)
+        for each in (request, *runs_precision.others(request))
+        for network in (work if each is request else runs_inputs.plan_of(each, dataset)).networks
+    ]
     return Estimate(
         data=f"{dataset.name} ({dataset.split})",
         images=max(row.images for row in work.rows),
@@ -98,7 +103,9 @@ def _line(
     """One network's share."""
     weights = network.weights
     absent: dict[Pass, int] = {}
-    for images, steps in network.batches:
+    if setting.precision == "int8":
+        absent = {step: images * step.views for step, images in network.passes}
+    for images, steps in () if absent else network.batches:
         views = missing_views(
             dataset.first(images),
             weights,
@@ -114,6 +121,7 @@ def _line(
     to_do = sum(count / step.views * crops[step] for step, count in absent.items())
     return {
         "network": weights.network,
+        "precision": setting.precision,
         "train_scale": weights.train_scale,
         "weights": weights.name,
         "passes": {f"{step.form} at {step.scale}": images for step, images in network.passes},

@@ -52,6 +52,8 @@ class Request:
 
     authors: the user states that the files are the authors' public models; without that no row gets a verdict.
     images: only the first so many; tables: only these; full: all images for the costly rows of the sample set too.
+    others: further precisions beside the first; left_out: those that cannot run here, a sentence each. calibrations:
+    (network, training scale or None) -> file of ranges, for int8.
     """
 
     setting: Setting
@@ -63,6 +65,9 @@ class Request:
     tables: tuple[int, ...] = ()
     images: int | None = None
     full: bool = False
+    others: tuple[Setting, ...] = ()
+    left_out: tuple[str, ...] = ()
+    calibrations: Mapping[tuple[str, str | None], Path] = field(default_factory=dict)
 
     @property
     def on_sample(self) -> bool:
@@ -240,6 +245,7 @@ def notes(request: Request, dataset: Dataset, work: plan.Plan) -> list[str]:
         )
     if request.authors:
         found.append(f"The weights given are {AUTHORS_AS_STATED}; the verdicts rest on that.")
+    found += request.left_out
     if work.missing:
         found.append(f"Not measured, because no weights were given: {', '.join(work.missing)}.")
     return found

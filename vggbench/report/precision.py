@@ -49,7 +49,7 @@ class Change:
 
 @dataclass(frozen=True)
 class PrecisionRow:
-    """One row of the paper, or one other protocol (claim None). changes: precision -> change; absent if not measured."""
+    """One row of the paper, or another protocol (claim None). changes: precision -> change, where it was measured."""
 
     name: str
     place: str

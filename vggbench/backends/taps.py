@@ -1,0 +1,86 @@
+"""Places in an ONNX graph where a layer's output can be read without another kernel being chosen for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from vggbench.backends import Array
+
+#: These pass 8-bit values on as they are, so rounding before them and after them is the same.
+_COMMUTE = ("MaxPool", "Flatten")
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A tensor of the FP32 graph, and the graph's tensor that holds it.
+
+    scale, zero, low, high: of a rounding that stands behind a max-pool, done here in place of it; scale 0 for none.
+    """
+
+    name: str
+    tensor: str
+    scale: float = 0.0
+    zero: int = 0
+    low: int = 0
+    high: int = 0
+
+    def values(self, outputs: Mapping[str, Any]) -> Array:
+        found = np.asarray(outputs[self.tensor], np.float32)
+        if not self.scale:
+            return found
+        steps = np.clip(np.rint(found / np.float32(self.scale)) + self.zero, self.low, self.high)
+        rounded: Array = (steps - self.zero).astype(np.float32) * np.float32(self.scale)
+        return rounded
+
+
+def tapped(model: onnx.ModelProto, names: Sequence[str]) -> tuple[bytes, list[Tap]]:
+    """The graph with these tensors among its outputs, and where each stands.
+
+    A quantized tensor is read behind its DequantizeLinear: an output before it would keep onnxruntime from fusing the
+    layer with its rounding, and other kernels would be measured than those that run.
+    """
+    taps = [_tap(model.graph, name) for name in names]
+    present = {output.name for output in model.graph.output} | {given.name for given in model.graph.input}
+    for tensor in dict.fromkeys(tap.tensor for tap in taps):
+        if tensor not in present:
+            model.graph.output.append(onnx.ValueInfoProto(name=tensor))  # runtimes infer the type
+    return model.SerializeToString(), taps
+
+
+def _tap(graph: onnx.GraphProto, name: str) -> Tap:
+    producers = {output: node for node in graph.node for output in node.output}
+    if name in producers and producers[name].op_type == "DequantizeLinear":
+        return Tap(name, name)
+    quantize, direct = _rounding(graph, name)
+    if quantize is None:
+        return Tap(name, name)
+    if direct:
+        (dequantize,) = _consumers(graph, quantize.output[0], "DequantizeLinear")[:1]
+        return Tap(name, dequantize.output[0])
+    constants = {each.name: each for each in graph.initializer}
+    scale, zero = (numpy_helper.to_array(constants[each]) for each in quantize.input[1:3])
+    limits = np.iinfo(zero.dtype)
+    return Tap(name, name, float(scale), int(zero), int(limits.min), int(limits.max))
+
+
+def _rounding(graph: onnx.GraphProto, tensor: str) -> tuple[onnx.NodeProto | None, bool]:
+    """The QuantizeLinear that a tensor goes into, and whether nothing stands between."""
+    direct = True
+    while True:
+        found = _consumers(graph, tensor, "QuantizeLinear")
+        if found:
+            return found[0], direct
+        passing = _consumers(graph, tensor, *_COMMUTE)
+        if not passing:
+            return None, direct
+        tensor, direct = passing[0].output[0], False
+
+
+def _consumers(graph: onnx.GraphProto, tensor: str, *ops: str) -> list[onnx.NodeProto]:
+    return [node for node in graph.node if node.op_type in ops and tensor in node.input]

@@ -1,0 +1,283 @@
+"""What a precision moves: one network's FP32 run against its variants on the same images, layer by layer."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vgg_reference.architectures import architecture
+from vgg_reference.weights import Weights
+from vggbench import backends, environment, runs_inputs
+from vggbench import report as pages
+from vggbench.errors import CalibrationError, UsageError
+from vggbench.images import Dataset
+from vggbench.measure.batches import Views
+from vggbench.measure.compare import Bench, forget, label, numerics_of
+from vggbench.measure.numerics import moved, rounded
+from vggbench.measure.records import describe
+from vggbench.measure.sensitivity import Outcome, keeping, outcome, recovery, sensitivity
+from vggbench.progress import Report, silent
+from vggbench.protocols import Pass, as_flat_dict, default_scales
+from vggbench.ranges import LAYOUTS, Quantization, Ranges, quantized_inputs
+from vggbench.results import Record, Samples, Workload, write_records
+from vggbench.runs_inputs import Setting
+from vggbench.samples import median, percentile
+from vggbench.statistics import holm
+from vggbench.variants import Variant
+
+#: One view an image, by form: name of the protocol in records, grid.
+FORMS = {"crop": ("center", "center"), "dense": ("whole image", "whole")}
+GRAMMAR = "PRECISION[@BACKEND][/LAYOUT], as bf16, int8@openvino, int8@onnxruntime/tensorrt"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One way to run the network, as typed. backend: None takes the one that runs the precision best here."""
+
+    precision: str
+    backend: str | None = None
+    layout: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `numerics` was asked for. setting: its device, threads, on_bad and choices hold for all.
+
+    reference, variants: see GRAMMAR. form: "crop" (center crop) or "dense" (whole image, no mirror image). scale: None
+    takes the training scale's. calibration: file of ranges for int8; None takes the sample set's own. sensitivity: of
+    int8 variants; keep: how many of the worst layers to keep in floating point then.
+    """
+
+    setting: Setting
+    reference: str = "fp32"
+    variants: tuple[str, ...] = ("bf16",)
+    form: str = "crop"
+    scale: int | None = None
+    calibration: Path | None = None
+    sensitivity: bool = False
+    keep: tuple[int, ...] = (1, 2, 3)
+
+
+def parse(text: str) -> Spec:
+    """ "int8@onnxruntime/tensorrt" -> its parts. Raises UsageError for another grammar or an unknown name."""
+    rest, slash, layout = text.partition("/")
+    precision, at, backend = rest.partition("@")
+    if not precision or (at and not backend) or (slash and not layout):
+        raise UsageError(f"Variant {text!r}: accepted is {GRAMMAR}.")
+    if precision not in backends.PRECISIONS:
+        raise UsageError(f"Variant {text!r}: no precision {precision!r}. Known: {', '.join(backends.PRECISIONS)}.")
+    if backend:
+        backends.module(backend)
+    if layout and (layout not in LAYOUTS or precision != "int8"):
+        raise UsageError(f"Variant {text!r}: a layout goes with int8 only, and is {' or '.join(LAYOUTS)}.")
+    return Spec(precision, backend or None, layout)
+
+
+def open_inputs(
+    asked: Asked,
+    *,
+    network: str = "D",
+    weights: str = "sample",
+    data: str = runs_inputs.SAMPLE,
+    labels: Path | None = None,
+    split: str = "test",
+    images: int | None = 256,
+    train_scale: str | None = None,
+    preprocess: str | None = None,
+    progress: Report = silent,
+) -> tuple[Dataset, Weights]:
+    """What ``numerics`` takes; names are checked before the data is looked at. Raises any VggbenchError."""
+    runs_inputs.check_names(network, "center")
+    for text in (asked.reference, *asked.variants):
+        parse(text)
+    dataset = runs_inputs.open_images(data, labels, progress, split).first(images)
+    size = runs_inputs.SAMPLE_SIZE if data == runs_inputs.SAMPLE else {}
+    return dataset, runs_inputs.weights_of(weights, network, train_scale, len(dataset.classes), preprocess, size)
+
+
+def numerics(dataset: Dataset, weights: Weights, asked: Asked, progress: Report = silent) -> list[Record]:
+    """One record a variant: its logits and layers against the reference's on every image. Raises any VggbenchError."""
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    reference, *others = variants_of(dataset, weights, asked, progress)
+    views = Views(dataset, weights, step_of(weights, asked), asked.setting.choices, asked.setting.on_bad)
+    bench = Bench(views, asked.setting.device, asked.setting.threads, progress)
+    base = bench.logits(reference)
+    kept = [dataset.images[index] for index in views.kept()]
+    ids, labels = [image.id for image in kept], np.array([image.label for image in kept], np.int64)
+    here = environment.environment()
+    records = []
+    for variant in others:
+        clock = time.monotonic()
+        logits = bench.logits(variant)
+        found = moved(base.values, logits.values, labels)
+        measured = numerics_of(base.run, found, ids, labels, *bench.layers(reference, variant))
+        if asked.sensitivity and variant.precision == "int8":
+            known = outcome(base.values, logits.values, labels)
+            measured = measured.model_copy(update=_sensitivity(bench, variant, base.values, labels, known, asked.keep))
+        records.append(
+            Record(
+                kind="numerics",
+                networks=[logits.run],
+                workload=_workload(views, asked),
+                samples=Samples(unit="ratio", values=[rounded(ratio) for ratio in found.ratios]),
+                seed=None if weights.status == "random" else weights.seed,
+                environment=here,
+                started=started,
+                elapsed_seconds=time.monotonic() - clock,
+                numerics=measured,
+            )
+        )
+    return records
+
+
+def variants_of(dataset: Dataset, weights: Weights, asked: Asked, progress: Report = silent) -> list[Variant]:
+    """The reference's variant, then the others', before anything costly.
+
+    Raises UsageError, BackendUnavailable, and CalibrationError where int8 has no ranges, or has ones of other weights
+    or of images that are evaluated too.
+    """
+    if asked.form not in FORMS:
+        raise UsageError(f"No form {asked.form!r}. Known: {', '.join(FORMS)}.")
+    if not asked.variants:
+        raise UsageError(f"No variant to compare. Give one or more: --variant {GRAMMAR}.")
+    specs = [parse(text) for text in (asked.reference, *asked.variants)]
+    chosen = [_setting(spec, asked.setting) for spec in specs]
+    ranges = _ranges(dataset, weights, asked, progress) if any(spec.precision == "int8" for spec in specs) else None
+    choices, found = asked.setting.choices, list[Variant]()
+    for spec, setting in zip(specs, chosen, strict=True):
+        quantization = Quantization(ranges, layout=spec.layout) if ranges and spec.precision == "int8" else None
+        pooled = (choices.pool_rounding, choices.score_pool)
+        found.append(Variant(weights, asked.form, setting.backend, spec.precision, *pooled, quantization))
+    return found
+
+
+def _setting(spec: Spec, common: Setting) -> Setting:
+    return runs_inputs.setting(
+        backend=spec.backend,
+        precision=spec.precision,
+        device=common.device,
+        threads=common.threads,
+        on_bad=common.on_bad,
+        choices=common.choices,
+    )
+
+
+def _ranges(dataset: Dataset, weights: Weights, asked: Asked, progress: Report) -> Ranges:
+    """From the file given; for the sample set else its own."""
+    from vggbench.quantize import check_disjoint
+    from vggbench.runs_calibrate import ranges_for
+
+    if asked.calibration is None and dataset.name != runs_inputs.SAMPLE:
+        raise CalibrationError(
+            f"INT8 needs ranges of {weights.network}, taken from other images than the evaluated ones. Make them: "
+            f"vggbench calibrate --network {weights.network}, and give them: --calibration FILE."
+        )
+    ranges: Ranges = ranges_for(weights, file=asked.calibration, threads=asked.setting.threads, progress=progress)
+    check_disjoint(ranges, dataset)
+    return ranges
+
+
+def step_of(weights: Weights, asked: Asked) -> Pass:
+    """One view an image."""
+    scale = asked.scale or default_scales("center", weights.train_scale, weights.crop_size)[0]
+    return Pass(asked.form, scale, FORMS[asked.form][1], False)
+
+
+def _sensitivity(
+    bench: Bench,
+    variant: Variant,
+    reference: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    whole: Outcome,
+    keep: Sequence[int],
+) -> dict[str, Any]:
+    """Two sessions a layer, and one for every further number of layers kept; what ran once is not run again."""
+    weights = variant.weights
+    layers = list(quantized_inputs(architecture(weights.network, weights.batch_norm)))
+    counts = sorted({count for count in keep if 0 < count <= len(layers)})
+    total = 2 * len(layers) + sum(count > 1 for count in counts)
+    stage = f"Sensitivity, {label(variant)}, {total} sessions"
+    known: dict[tuple[str, ...], Outcome] = {(): whole}
+
+    def measure(float_layers: tuple[str, ...]) -> Outcome:
+        key = tuple(sorted(float_layers))
+        if key not in known:
+            kept = keeping(variant, key)
+            logits = bench.logits(kept, stage, len(known) - 1, total)
+            forget(kept)
+            known[key] = outcome(reference, logits.values, labels)
+        return known[key]
+
+    worst = sensitivity(layers, measure)
+    return {"sensitivity": worst, "recovery": recovery(worst, counts, measure)}
+
+
+def _workload(views: Views, asked: Asked) -> Workload:
+    bad = [{"id": each.id, "why": each.why} for each in views.bad.values()]
+    return Workload(
+        protocol=FORMS[asked.form][0],
+        choices=as_flat_dict(asked.setting.choices),
+        data={**describe(views.dataset, [], len(views.kept())), "bad": bad},
+    )
+
+
+def save(dataset: Dataset, records: Sequence[Record], out: Path, choices: Any) -> Path:
+    """records.jsonl and index.html in ``out``; returns the page. Raises StorageError."""
+    context = pages.context_from(records)
+    shown = [record.model_copy(update={"hardest": _named(record)}) for record in records]
+    context = dataclasses.replace(
+        context,
+        title="What a precision moves",
+        dataset={**records[0].workload.data, "classes": list(dataset.classes)},
+        thumbnails=runs_inputs.thumbnails(dataset, shown, choices),
+    )
+    write_records(out / "records.jsonl", records)
+    pages.write_page(out / "index.html", pages.render(records, [], context))
+    return out / "index.html"
+
+
+def _named(record: Record) -> list[dict[str, Any]]:
+    """The changed images in the shape of hardest ones, flips first."""
+    changed = record.numerics.changed if record.numerics else []
+    return [
+        {"id": each.id, "posterior": (each.reference_class != each.variant_class) + each.drift / (1 + each.drift)}
+        for each in changed
+    ]
+
+
+def summaries(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """A row a record: what `numerics --json` prints. p_holm: over these records."""
+    adjusted = holm([record.numerics.p_value for record in records if record.numerics])
+    found = []
+    for record, p_holm in zip(records, adjusted, strict=True):
+        run, measured = record.networks[0], record.numerics
+        assert measured is not None
+        ratios = [float(value) for value in record.samples.values]
+        layout = run.calibration.get("layout")
+        found.append(
+            {
+                "network": run.network,
+                "variant": f"{run.precision}@{run.backend}" + (f"/{layout}" if layout else ""),
+                "reference": f"{measured.reference.precision}@{measured.reference.backend}",
+                "images": measured.images,
+                "relative_l2_median": median(ratios),
+                "relative_l2_p95": percentile(ratios, 95),
+                "largest_drift": max(measured.drifts),
+                "reference_errors": measured.reference_errors,
+                "variant_errors": measured.variant_errors,
+                "flips": measured.flips,
+                "lost": measured.lost,
+                "gained": measured.gained,
+                "p": measured.p_value,
+                "p_holm": p_holm,
+            }
+        )
+    return found

@@ -21,6 +21,7 @@ from vggbench.errors import CalibrationError
 #: 1: first format.
 FORMAT = 1
 METHODS = ("minmax", "entropy", "percentile")
+DEFAULT_METHOD = "percentile"
 #: "tensorrt": explicit Q/DQ pairs, symmetric int8, for TensorRT 8.6 to 11 and OpenVINO. "cpu": unsigned activations
 #: and integer biases, which ONNX Runtime turns into integer kernels.
 LAYOUTS = ("tensorrt", "cpu")

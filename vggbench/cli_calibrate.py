@@ -1,0 +1,115 @@
+"""`vggbench calibrate`: the ranges that INT8 needs, from images, as a JSON file."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vggbench import cli_options as options
+from vggbench.cli_common import note, print_json, say
+
+if TYPE_CHECKING:
+    from vggbench.ranges import Ranges
+
+
+def calibrate(
+    network: options.Network = "D",
+    weights: Annotated[str, typer.Option(help="sample, random:SEED or a safetensors file.")] = "sample",
+    data: Annotated[str, typer.Option(help="A folder of images, or 'sample' (the built-in set).")] = "sample",
+    split: Annotated[
+        str | None,
+        typer.Option(help="Which split; never the reported one [default: tune of sample, train of a folder]."),
+    ] = None,
+    labels: options.Labels = None,
+    images: Annotated[int, typer.Option(help="The first so many, in a fixed order that keeps classes even.")] = 512,
+    method: Annotated[
+        str | None, typer.Option(help="minmax, entropy or percentile [default: percentile].", show_default=False)
+    ] = None,
+    percentile: Annotated[float, typer.Option(help="Of the method percentile: above 50, up to 100.")] = 99.99,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write [default: ranges-NETWORK.json].", metavar="FILE.json")
+    ] = None,
+    scale: Annotated[
+        int | None, typer.Option(help="Shorter side in pixels [default: the training scale].", min=1)
+    ] = None,
+    train_scale: Annotated[str | None, typer.Option(help="The training scale S: 256, 384 or [256;512].")] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Of random weights: multiplies channels and hidden units.")
+    ] = None,
+    crop_size: Annotated[int | None, typer.Option(help="Of random weights: pixels, a multiple of 32.")] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
+    ] = None,
+    threads: options.Threads = None,
+    on_bad: options.OnBad = "stop",
+    resize_filter: options.ResizeFilter = None,
+    side_rounding: options.SideRounding = None,
+    grid_rounding: options.GridRounding = None,
+    exif: options.Exif = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Take the ranges of a network's tensors from images, for INT8; keep the evaluated images out of them."""
+    from vggbench import progress, runs_calibrate
+    from vggbench.protocols import Choices
+    from vggbench.ranges import DEFAULT_METHOD
+    from vggbench.weights import resolve
+
+    size: dict[str, Any] = {"width": width, "crop_size": crop_size}
+    choices = {
+        "resize_filter": resize_filter,
+        "side_rounding": side_rounding,
+        "grid_rounding": grid_rounding,
+        "exif": exif,
+    }
+    path = out or Path(f"ranges-{network}.json")
+    runs_calibrate.check_file(path)
+    found = resolve(
+        weights,
+        network,
+        train_scale=train_scale,
+        preprocess=preprocess,
+        **{key: value for key, value in size.items() if value is not None},
+    )
+    with progress.shown(quiet) as report:
+        ranges = runs_calibrate.ranges_for(
+            found,
+            data=data,
+            split=split,
+            labels=labels,
+            method=method or DEFAULT_METHOD,
+            percentile=percentile,
+            images=images,
+            choices=Choices(**{key: value for key, value in choices.items() if value is not None}),
+            scale=scale,
+            threads=threads,
+            on_bad=on_bad,
+            progress=report,
+        )
+    runs_calibrate.write(path, ranges)
+    _tell(ranges, path, images, json)
+
+
+def _tell(ranges: Ranges, path: Path, asked: int, json: bool) -> None:
+    from vggbench.ranges import to_json
+
+    used = len(ranges.images)
+    if used < asked:
+        skipped = ranges.data.get("skipped")
+        note(
+            f"{used:,} images were used, not {asked:,}: "
+            + (f"left out {skipped}." if skipped else "there are no more.")
+        )
+    if json:
+        print_json({"out": str(path), "digest": ranges.digest, **json_module.loads(to_json(ranges)), "images": used})
+        return
+    how = ranges.method if ranges.percentile is None else f"{ranges.method} {ranges.percentile:g}"
+    say(f"{ranges.network}: {how} over {used:,} images of {ranges.data['name']} ({ranges.data['split']})")
+    longest = max(len(each.tensor) for each in ranges.tensors)
+    say(f"{'tensor':{longest}} {'low':>12} {'high':>12}")
+    for each in ranges.tensors:
+        say(f"{each.tensor:{longest}} {each.low:12.5g} {each.high:12.5g}")
+    say(f"Written to {path}.")

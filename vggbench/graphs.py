@@ -5,211 +5,187 @@ No tracing: nodes are named as the paper's layers (``block3.conv2``, ``fc6``), i
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from vgg_reference.architectures import Architecture, architecture, final_side
-from vgg_reference.model import LRN_BETA, LRN_K, LRN_SIZE
+import vggbench
 from vgg_reference.weights import BadWeights, state_dict
-from vggbench import cache
+from vggbench import cache, qdq
 from vggbench.errors import UsageError, WeightsError
+from vggbench.graph_files import MAX_MODEL_BYTES, sha256_of, weight_bytes, write_model
+from vggbench.graph_nodes import INPUT, OUTPUT, Draft, draw
 from vggbench.variants import Variant, digest_of
 
-#: The newest opset that TensorRT 8.6 reads, and the IR version that came with it.
+__all__ = ["INPUT", "OPSET", "OUTPUT", "build_graph", "export_onnx", "graph_path", "graph_sha256", "newest_opset"]
+
+#: The newest opset that TensorRT 8.6 reads.
 OPSET = 17
-IR_VERSION = 8
-#: Counts changes of this file that change the bytes of a graph; part of a cached graph's name.
-GRAPH_VERSION = 1
+#: Counts changes of these modules that change the bytes of a graph; part of a cached graph's name.
+GRAPH_VERSION = 2
 
-INPUT, OUTPUT = "images", "scores"
-
-Arrays = dict[str, npt.NDArray[Any]]
+#: What a graph computes in, for its metadata and for records.
+FP16_STORED = "fp32 arithmetic on fp16 weights"
 
 
-def export_onnx(variant: Variant) -> bytes:
-    """The variant's ONNX model: "images" (batch, 3, h, w) -> "scores" (batch, classes), FP32.
+def build_graph(variant: Variant, opset: int = OPSET, *, storage_only: bool = False) -> onnx.ModelProto:
+    """The variant's ONNX model: "images" (batch, 3, h, w) -> "scores" (batch, classes), both FP32 at every precision.
 
     Crop form: h = w = crop size, batch dynamic. Dense form: batch, h and w dynamic, fully-connected layers as
     convolutions (section 3.2), the score map averaged by ``variant.score_pool`` inside the graph.
-    Raises UsageError for another precision, WeightsError.
+
+    "fp16": weights and layers in FLOAT16, but for local response normalization and the mean over the score map, which
+    stay in FP32; batch norm is folded into the convolutions. storage_only: FP16 weights alone, cast to FP32 before
+    each layer, for CPUs that do not compute in FP16. "int8": Q/DQ nodes in ``variant.quantization``'s layout.
+    Raises UsageError, WeightsError, CalibrationError.
     """
-    if variant.precision != "fp32":
-        raise UsageError(f"No {variant.precision} graph. Known: fp32.")
+    _check(variant, opset, storage_only)
     try:
         arrays = {name: tensor.numpy() for name, tensor in state_dict(variant.weights).items()}
     except BadWeights as error:
         raise WeightsError(str(error)) from error
-    nodes: list[onnx.NodeProto] = []
-    constants: Arrays = {}
-    features = _features(variant, arrays, nodes, constants)
-    scores = _classifier(variant, arrays, nodes, constants, features)
-    if variant.form == "dense":
-        _average(variant.score_pool, nodes, scores)
-    data: bytes = _model(variant, nodes, constants).SerializeToString(deterministic=True)
+    fp16 = variant.precision == "fp16"
+    draft = Draft(variant, opset, arrays, fp16, fp16 and not storage_only)
+    draw(draft)
+    model = _model(draft)
+    if variant.precision == "int8":
+        model = qdq.quantize(model, variant)
+    said = provenance(variant, opset, storage_only=storage_only)
+    helper.set_model_props(model, dict(sorted(said.items())))
+    return model
+
+
+def export_onnx(variant: Variant, opset: int = OPSET, *, storage_only: bool = False) -> bytes:
+    """build_graph's model as the bytes of a file. Raises UsageError for one beyond 2 GB too."""
+    model = build_graph(variant, opset, storage_only=storage_only)
+    size = weight_bytes(model)
+    if size > MAX_MODEL_BYTES:
+        raise UsageError(
+            f"The graph of {variant.weights.name} takes {size / 2**30:.1f} GiB, one ONNX file holds 2. Keep its "
+            "weights beside it: vggbench export --external-weights."
+        )
+    data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
-def graph_path(variant: Variant, cache_root: Path) -> Path:
-    """The variant's graph as a file in the cache, written on first use, whole or not at all. Raises StorageError."""
-    key = digest_of({**_identity(variant), "graph": GRAPH_VERSION, "opset": OPSET})
-    path = cache_root / "graphs" / f"{key}.onnx"
+def graph_path(variant: Variant, cache_root: Path, opset: int = OPSET, *, storage_only: bool = False) -> Path:
+    """The variant's graph as a file in the cache, written on first use, whole or not at all.
+
+    Beyond 2 GB its weights lie beside it. Raises StorageError, and what build_graph raises.
+    """
+    key = digest_of(provenance(variant, opset, storage_only=storage_only))
+    path, large = cache_root / "graphs" / f"{key}.onnx", cache_root / "graphs" / key / "graph.onnx"
     with cache.storage_errors(path):
-        present = path.is_file()
-    if present:
-        cache.touch(path)
-    else:
-        cache.write_atomic(path, export_onnx(variant))
+        # A prune that was broken off may have left the one without the other.
+        present = [path.is_file(), large.is_file() and any(large.parent.glob("weights-*.bin"))]
+    if any(present):
+        path = path if present[0] else large
+        for file in [path] if present[0] else large.parent.iterdir():
+            cache.touch(file)
+        return path
+    model = build_graph(variant, opset, storage_only=storage_only)
+    path = path if weight_bytes(model) <= MAX_MODEL_BYTES else large
+    write_model(model, path)
     return path
 
 
 def graph_sha256(graph: bytes | Path) -> str:
     """SHA-256 of a graph's bytes, for records."""
-    if isinstance(graph, bytes):
-        return hashlib.sha256(graph).hexdigest()
-    sha = hashlib.sha256()
-    with graph.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            sha.update(chunk)
-    return sha.hexdigest()
+    return hashlib.sha256(graph).hexdigest() if isinstance(graph, bytes) else sha256_of(graph)
 
 
-def _features(variant: Variant, arrays: Arrays, nodes: list[onnx.NodeProto], constants: Arrays) -> str:
-    """The blocks of Table 1; returns the name of the last pool's output."""
-    network = _architecture(variant)
-    indices = _feature_indices(network.batch_norm, network.lrn, [len(block) for block in network.blocks])
-    ceil = int(variant.form == "dense" and variant.pool_rounding == "ceil")
-    x = INPUT
-    for number, block in enumerate(network.blocks, start=1):
-        for position, conv in enumerate(block, start=1):
-            name = f"block{number}.conv{position}"
-            index = next(indices)
-            inputs = [x, *_take(arrays, constants, f"features.{index}.weight", f"features.{index}.bias")]
-            x = _add(nodes, "Conv", name, inputs, kernel_shape=[conv.kernel] * 2, pads=[conv.padding] * 4)
-            if network.batch_norm:
-                keys = [f"features.{index + 1}.{key}" for key in ("weight", "bias", "running_mean", "running_var")]
-                inputs = [x, *_take(arrays, constants, *keys)]
-                x = _add(nodes, "BatchNormalization", f"block{number}.norm{position}", inputs, epsilon=1e-5)
-            x = _add(nodes, "Relu", f"block{number}.relu{position}", [x])
-            if network.lrn and number == position == 1:
-                x = _lrn(nodes, constants, x, arrays["features.0.weight"].shape[0], variant.weights.lrn_alpha)
-        x = _add(nodes, "MaxPool", f"block{number}.pool", [x], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=ceil)
-    return x
-
-
-def _feature_indices(batch_norm: bool, lrn: bool, block_lengths: list[int]) -> Iterator[int]:
-    """Index of each convolution in the state dict: pools, activations and norms count too, as in torchvision."""
-    index = 0
-    for number, length in enumerate(block_lengths):
-        for position in range(length):
-            yield index
-            index += 2 + batch_norm + (lrn and number == position == 0)
-        index += 1
-
-
-def _lrn(nodes: list[onnx.NodeProto], constants: Arrays, x: str, channels: int, alpha: float) -> str:
-    """x / (k + alpha/size * sum of squares over ``size`` channels)^0.75, as x / (sqrt(s) * sqrt(sqrt(s))).
-
-    ONNX's own LRN means the same, but onnxruntime runs it on one thread through pow(): on a CPU this form (a banded
-    1x1 convolution and two square roots) was seen to be seven times as fast as LRN, three times as fast as with Pow.
-    """
-    assert LRN_BETA == 0.75
-    index = np.arange(channels)
-    band = (np.abs(index[:, None] - index[None, :]) <= LRN_SIZE // 2)[:, :, None, None]
-    constants["lrn.band"] = band * np.float32(alpha / LRN_SIZE)
-    constants["lrn.k"] = np.full(channels, LRN_K, np.float32)
-    squares = _add(nodes, "Mul", "block1.lrn.squares", [x, x])
-    total = _add(nodes, "Conv", "block1.lrn.sum", [squares, "lrn.band", "lrn.k"], kernel_shape=[1, 1])
-    half = _add(nodes, "Sqrt", "block1.lrn.sqrt", [total])
-    quarter = _add(nodes, "Sqrt", "block1.lrn.sqrt_sqrt", [half])
-    return _add(nodes, "Div", "block1.lrn", [x, _add(nodes, "Mul", "block1.lrn.power", [half, quarter])])
-
-
-def _classifier(variant: Variant, arrays: Arrays, nodes: list[onnx.NodeProto], constants: Arrays, x: str) -> str:
-    """fc6, fc7, fc8: matrix products in crop form, convolutions in dense form; returns the last output's name."""
-    dense = variant.form == "dense"
-    side = final_side(variant.weights.crop_size, len(_architecture(variant).blocks))
-    if not dense:
-        x = _add(nodes, "Flatten", "flatten", [x], axis=1)
-    for name, index in (("fc6", 0), ("fc7", 3), ("fc8", 6)):
-        weight, bias = _take(arrays, constants, f"classifier.{index}.weight", f"classifier.{index}.bias")
-        output = OUTPUT if name == "fc8" and not dense else None
-        if dense:
-            constants[weight] = constants[weight].reshape(constants[weight].shape[0], -1, side, side)
-            x = _add(nodes, "Conv", name, [x, weight, bias], kernel_shape=[side, side])
-        else:
-            x = _add(nodes, "Gemm", name, [x, weight, bias], output, transB=1)
-        if name != "fc8":
-            x = _add(nodes, "Relu", f"{name}.relu", [x])
-        side = 1
-    return x
-
-
-def _average(score_pool: str, nodes: list[onnx.NodeProto], x: str) -> None:
-    """The score map's mean over space (section 3.2), as vgg_reference.model.average_score_map."""
-    if score_pool == "mean_logits":
-        x = _add(nodes, "GlobalAveragePool", "score_mean", [x])
-    elif score_pool == "mean_probs":
-        # The largest value is taken out before exp(): classes far below others would else become log(0).
-        logs = _add(nodes, "LogSoftmax", "log_posteriors", [x], axis=1)
-        largest = _add(nodes, "ReduceMax", "log_posteriors.max", [logs], axes=[2, 3])
-        ratios = _add(nodes, "Exp", "posterior_ratios", [_add(nodes, "Sub", "log_ratios", [logs, largest])])
-        mean = _add(nodes, "ReduceMean", "posterior_ratios.mean", [ratios], axes=[2, 3])
-        x = _add(nodes, "Add", "log_mean_posteriors", [_add(nodes, "Log", "log_mean_ratios", [mean]), largest])
-    else:
-        raise UsageError(f"No score-pool {score_pool!r}. Known: mean_logits, mean_probs.")
-    _add(nodes, "Flatten", "flatten", [x], OUTPUT, axis=1)
-
-
-def _model(variant: Variant, nodes: list[onnx.NodeProto], constants: Arrays) -> onnx.ModelProto:
+def provenance(variant: Variant, opset: int = OPSET, *, storage_only: bool = False) -> dict[str, str]:
+    """A graph's metadata: everything that decides its bytes, and nothing of where and when. For every backend."""
     weights = variant.weights
-    sides: list[int | str] = ["height", "width"] if variant.form == "dense" else [weights.crop_size] * 2
+    found = {key: str(value) for key, value in variant.identity.items() if key != "backend"}
+    found |= {
+        "opset": str(opset),
+        "arithmetic": FP16_STORED if storage_only else variant.precision,
+        "graph_version": str(GRAPH_VERSION),
+        "vggbench": vggbench.__version__,
+    }
+    if variant.precision == "int8":
+        found["qdq_version"] = str(qdq.QDQ_VERSION)
+    # A foreign file is called what its file is called today; its digest names it.
+    if weights.path is None or weights.name != Path(weights.path).name:
+        found["weights_name"] = weights.name
+    return found
+
+
+@functools.cache
+def newest_opset() -> int:
+    """The newest opset that the installed onnx writes and the installed ONNX Runtime reads; OPSET at least."""
+    import onnxruntime  # type: ignore[import-untyped]
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # a refusal is the answer, not an error
+    value = helper.make_tensor_value_info
+    for opset in range(onnx.defs.onnx_opset_version(), OPSET, -1):
+        graph = helper.make_graph(
+            [helper.make_node("Relu", ["x"], ["y"])],
+            "probe",
+            [value("x", TensorProto.FLOAT, [1])],
+            [value("y", TensorProto.FLOAT, [1])],
+        )
+        try:
+            onnxruntime.InferenceSession(
+                helper.make_model(graph, **_versions(opset)).SerializeToString(),
+                options,
+                providers=["CPUExecutionProvider"],
+            )
+        except Exception:  # its exceptions share no base class of their own
+            continue
+        return opset
+    return OPSET
+
+
+def _check(variant: Variant, opset: int, storage_only: bool) -> None:
+    precision, weights = variant.precision, variant.weights
+    if precision == "bf16":
+        raise UsageError(
+            "No bf16 graph: no runtime here reads BF16 layers from ONNX. Export fp32, which a runtime may run in BF16."
+        )
+    if precision not in ("fp32", "fp16", "int8"):
+        raise UsageError(f"No {precision} graph. Known: fp32, fp16, int8.")
+    if storage_only and precision != "fp16":
+        raise UsageError(f"Weights stored in FP16 are a kind of fp16 graph, asked was {precision}.")
+    if opset != OPSET and not OPSET < opset <= newest_opset():
+        raise UsageError(
+            f"No opset {opset}. Accepted here: {OPSET} to {newest_opset()}, what the installed onnx writes and ONNX "
+            "Runtime reads."
+        )
+    if precision == "int8":
+        if variant.quantization is None:
+            raise UsageError(
+                f"An int8 graph needs calibration ranges. Make them: vggbench calibrate --network {weights.network}."
+            )
+        variant.quantization.ranges.check(weights.network, weights.digest)
+
+
+def _model(draft: Draft) -> onnx.ModelProto:
+    weights = draft.variant.weights
+    sides: list[int | str] = ["height", "width"] if draft.dense else [weights.crop_size] * 2
     graph = helper.make_graph(
-        nodes,
-        f"{weights.network} {variant.form}",
+        draft.nodes,
+        f"{weights.network} {draft.variant.form}",
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", 3, *sides])],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", weights.num_classes])],
     )
     model = helper.make_model(
-        graph,
-        producer_name="vggbench",
-        producer_version=str(GRAPH_VERSION),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
+        graph, producer_name="vggbench", producer_version=vggbench.__version__, **_versions(draft.opset)
     )
-    for name, array in constants.items():
+    for name, array in draft.constants.items():
         # Filled in place: helper's functions would copy half a gigabyte at each level.
-        tensor = model.graph.initializer.add(name=name, dims=array.shape, data_type=TensorProto.FLOAT)
-        tensor.raw_data = array.astype("<f4", order="C", copy=False).tobytes()
-    helper.set_model_props(model, {key: str(value) for key, value in sorted(_identity(variant).items())})
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensor = model.graph.initializer.add(name=name, dims=array.shape, data_type=kind)
+        tensor.raw_data = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False).tobytes()
     return model
 
 
-def _identity(variant: Variant) -> dict[str, Any]:
-    """What decides a graph: one graph serves every backend."""
-    return {key: value for key, value in variant.identity.items() if key != "backend"}
-
-
-def _architecture(variant: Variant) -> Architecture:
-    return architecture(variant.weights.network, variant.weights.batch_norm)
-
-
-def _take(arrays: Arrays, constants: Arrays, *names: str) -> list[str]:
-    """Make tensors of the state dict initializers of the graph, under their own names."""
-    constants.update({name: arrays[name] for name in names})
-    return list(names)
-
-
-def _add(
-    nodes: list[onnx.NodeProto], op: str, name: str, inputs: list[str], output: str | None = None, **attributes: Any
-) -> str:
-    """Append a node; its output bears its name unless another is given. Returns the output's name."""
-    output = output or name
-    nodes.append(helper.make_node(op, inputs, [output], name=name, **attributes))
-    return output
+def _versions(opset: int) -> dict[str, object]:
+    """Opset and the IR version that came with it, as make_model's arguments."""
+    imports = [helper.make_opsetid("", opset)]
+    return {"opset_imports": imports, "ir_version": helper.find_min_ir_version_for(imports)}

@@ -1,0 +1,116 @@
+"""vggbench export: a network as an ONNX file for other runtimes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vggbench import cli_options as options
+from vggbench.cli_common import print_json, say
+from vggbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from vgg_reference.weights import Weights
+    from vggbench.ranges import Quantization
+
+
+def export(
+    out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE.onnx")],
+    network: options.Network = "D",
+    weights: Annotated[str, typer.Option(help="sample, random:SEED or a safetensors file.")] = "sample",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    form: Annotated[str, typer.Option(help="crop: crop-sized images; dense: images of any size.")] = "crop",
+    opset: Annotated[
+        int | None, typer.Option(help="From 17, which TensorRT 8.6 reads, to the newest here [default: 17].")
+    ] = None,
+    external_weights: Annotated[
+        bool, typer.Option("--external-weights", help="Weights in a file beside it; always so beyond 2 GB.")
+    ] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Of int8: ranges from vggbench calibrate.", metavar="FILE.json")
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Of int8: tensorrt, or cpu for ONNX Runtime [default: tensorrt].")
+    ] = None,
+    storage_only: Annotated[
+        bool,
+        typer.Option("--storage-only", help="Of fp16: FP16 weights, FP32 layers, for CPUs that have no FP16."),
+    ] = False,
+    train_scale: Annotated[str | None, typer.Option(help="The training scale S: 256, 384 or [256;512].")] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Of random weights: multiplies channels and hidden units.")
+    ] = None,
+    crop_size: Annotated[int | None, typer.Option(help="Of random weights: pixels, a multiple of 32.")] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
+    ] = None,
+    score_pool: options.ScorePool = None,
+    pool_rounding: options.PoolRounding = None,
+    json: options.Json = False,
+) -> None:
+    """Write a network as an ONNX file: float32 images in, float32 scores out, the same bytes every time."""
+    if form not in ("crop", "dense"):
+        raise UsageError(f"No form {form!r}. Known: crop, dense.")
+    from vggbench import graph_files, graphs
+    from vggbench.protocols import Choices, check_choices
+    from vggbench.variants import Variant
+    from vggbench.weights import resolve
+
+    size = {name: value for name, value in (("width", width), ("crop_size", crop_size)) if value is not None}
+    found = resolve(weights, network, train_scale=train_scale, preprocess=preprocess, **size)  # type: ignore[arg-type]
+    given = {"score_pool": score_pool, "pool_rounding": pool_rounding}
+    choices = check_choices(dataclasses.replace(Choices(), **{key: value for key, value in given.items() if value}))
+    variant = Variant(
+        found,
+        form,
+        "onnx",
+        precision,
+        pool_rounding=choices.pool_rounding,
+        score_pool=choices.score_pool,
+        quantization=_quantization(precision, calibration, layout, found),
+    )
+    model = graphs.build_graph(variant, graphs.OPSET if opset is None else opset, storage_only=storage_only)
+    graph_files.write_model(model, out, external_weights)
+    document = graph_files.describe_graph(out)
+    if json:
+        print_json(document)
+    else:
+        _say(document)
+
+
+def _quantization(
+    precision: str, calibration: Path | None, layout: str | None, weights: Weights
+) -> Quantization | None:
+    """Raises UsageError for options that do not belong together, CalibrationError."""
+    from vggbench.ranges import LAYOUTS, Quantization, read_ranges
+
+    if precision != "int8":
+        given = [name for name, value in (("--calibration", calibration), ("--layout", layout)) if value is not None]
+        if given:
+            raise UsageError(f"{given[0]} belongs to int8, asked was {precision}.")
+        return None
+    if layout is not None and layout not in LAYOUTS:
+        raise UsageError(f"No layout {layout!r}. Known: {', '.join(LAYOUTS)}.")
+    if calibration is None:
+        raise UsageError(
+            f"An int8 graph needs calibration ranges. Make them: vggbench calibrate --network {weights.network}, and "
+            "give them: --calibration FILE."
+        )
+    ranges = read_ranges(calibration)
+    ranges.check(weights.network, weights.digest)
+    return Quantization(ranges, layout=layout or "")
+
+
+def _say(document: dict[str, Any]) -> None:
+    said = document["metadata"]
+    say(f"{document['path']}: {said['network']}, {said['arithmetic']}, {said['form']} form, opset {document['opset']}")
+    if document["weights_file"]:
+        say(f"weights  {document['weights_file']}")
+    say(f"sha256   {document['sha256']}")
+    say(f"bytes    {document['bytes']:,}")
+    for kind, values in (("input", document["inputs"]), ("output", document["outputs"])):
+        for value in values:
+            say(f"{kind:8} {value['name']}  {value['type']} ({', '.join(map(str, value['shape']))})")

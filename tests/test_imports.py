@@ -28,17 +28,20 @@ LAYERS: list[tuple[str, set[str]]] = [
             "precisions",
         },
     ),
-    ("together", {"ranges", "protocols", "variants", "views", "images", "cache", "results", "plan", "weights", "shares"}),
+    (
+        "together",
+        {"ranges", "protocols", "variants", "views", "images", "cache", "results", "plan", "weights", "shares"},
+    ),
     ("together", {"graphs", "graph", "quantize", "qdq"}),
     ("apart", {"backends"}),
-    ("apart", {"measure", "train", "findings", "gate"}),
+    ("apart", {"measure", "train", "findings", "gate", "history"}),
     ("apart", {"report"}),
-    ("together", {"runs", "doctor"}),
+    ("together", {"runs", "doctor", "pytest"}),
     ("together", {"cli", "__main__"}),
 ]
 
 #: What reads records may import nothing of HEAVY, neither at top level nor inside a function.
-WITHOUT_TORCH = {"paper", "results", "statistics", "questions", "findings", "report", "gate"}
+WITHOUT_TORCH = {"paper", "results", "statistics", "questions", "findings", "report", "gate", "history"}
 HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "backends", "measure", "graphs", "runs", "train", "views"}
 
 

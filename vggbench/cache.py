@@ -26,6 +26,7 @@ KINDS = {
     "ranges": "calibration ranges",
     "sample": "images of the built-in sample set",
     "datasets": "content digests of image folders",
+    "latency": "finished processes of interrupted timings",
 }
 #: A temporary file younger than this may belong to a run that is still writing it.
 STALE_SECONDS = 3600.0

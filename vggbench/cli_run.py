@@ -1,4 +1,4 @@
-"""The commands that measure: reproduce, evaluate, latency, report."""
+"""The commands that measure: reproduce, evaluate, report."""
 
 from __future__ import annotations
 
@@ -258,48 +258,6 @@ def evaluate(
     if summary["bad"]:
         note(f"{len(summary['bad'])} images were left out, the first: {summary['bad'][0]['id']}")
     say(f"{counts['views_per_second']:.1f} views/s, {counts['cached']:,} image-passes were in the cache")
-
-
-def latency(
-    network: options.Network = "D",
-    precision: options.Precision = "fp32",
-    batch: Annotated[int, typer.Option(min=1, help="Images a call.")] = 1,
-    backend: options.Backend = None,
-    processes: Annotated[int, typer.Option(min=1, help="Fresh processes; each opens the network anew.")] = 3,
-    min_seconds: Annotated[float, typer.Option(min=0.0, help="Each process measures at least so long.")] = 3.0,
-    weights: Annotated[str, typer.Option(help="random:SEED, sample or a file.")] = "random:0",
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the records here.", metavar="FILE.jsonl")] = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Seconds a call of one network on center crops, each process on its own; all raw values are kept."""
-    from vggbench import runs, runs_latency
-
-    setting = options.setting(backend, precision, device, threads, "stop", {})
-    with progress.shown(quiet or json) as report_progress:
-        records = runs_latency.latency(
-            network=network,
-            weights=weights,
-            batch=batch,
-            processes=processes,
-            min_seconds=min_seconds,
-            setting=setting,
-            progress=report_progress,
-        )
-    if out is not None:
-        runs.save(records, out)
-    summary = runs_latency.summary_of(records)
-    if json:
-        print_json({**summary, "records": [record.model_dump() for record in records]})
-        return
-    say(f"{network} {summary['backend']} {precision}, batch {batch}, {summary['size']} px, {processes} processes")
-    say(f"{summary['images_per_second']:.2f} images/s   median {1000 * summary['median_seconds']:.2f} ms a call")
-    for name, seconds in summary["percentile_seconds"].items():
-        say(f"{name:4} {1000 * seconds:.2f} ms")
-    if not summary["stable"]:
-        note(f"Unstable: the calls vary by {100 * summary['coefficient_of_variation']:.1f} % (stable is up to 2.5 %).")
 
 
 def report(

@@ -2,89 +2,305 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from vgg_reference.weights import Weights
 from vggbench import environment, runs_inputs
-from vggbench.errors import BackendUnavailable
+from vggbench.errors import BackendUnavailable, CalibrationError, UsageError
+from vggbench.measure.latency import MIN_ITERATIONS, MIN_SECONDS, SCENARIOS, WARMUP_SECONDS
 from vggbench.progress import Report, silent
-from vggbench.results import Record
-from vggbench.runs_inputs import Setting
-from vggbench.samples import summarize
+from vggbench.ranges import Quantization, Ranges, read_ranges
+from vggbench.results import Record, write_records
+from vggbench.runs_fresh import WorkerDied, in_fresh_process
+from vggbench.runs_kept import Kept, keep
+from vggbench.runs_peak import time_peak
+from vggbench.variants import Variant, digest_of
+
+#: Images that INT8's ranges are taken from where no file is given: they hardly change how fast it runs.
+CALIBRATION_IMAGES = 16
+#: Images a call, by scenario.
+BATCHES = {"latency": (1,), "throughput": (8,)}
+PROCESSES = 3
+#: The product of a peak found in the first round is timed so long in each round.
+PEAK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `latency` was asked for. backends: "auto" takes the fastest one here; size: (h, w) in pixels or the crop.
+
+    batches: empty takes the scenario's. max_seconds: where the median is not settled by then; None: twice the least.
+    """
+
+    network: str = "D"
+    weights: str = "random:0"
+    precisions: tuple[str, ...] = ("fp32",)
+    backends: tuple[str, ...] = ("auto",)
+    batches: tuple[int, ...] = ()
+    size: tuple[int, int] | None = None
+    device: str = "auto"
+    threads: int | None = None
+    scenario: str = "latency"
+    processes: int = PROCESSES
+    min_seconds: float = MIN_SECONDS
+    max_seconds: float | None = None
+    min_iterations: int = MIN_ITERATIONS
+    calibration: Path | None = None
+    peak: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to run: every variant in a process of its own, a round after the other. reasons: why these backends."""
+
+    request: Request
+    variants: tuple[Variant, ...]
+    batches: tuple[int, ...]
+    size: tuple[int, int]
+    threads: int
+    reasons: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Names the run: what decides its records, but not how many processes are asked for."""
+        asked = {**dataclasses.asdict(self.request), "calibration": None, "processes": None, "weights": None}
+        here = environment.environment([])
+        return digest_of(
+            {
+                "request": {name: str(value) for name, value in asked.items()},
+                "variants": [variant.digest for variant in self.variants],
+                "threads": self.threads,
+                "environment": {name: str(value) for name, value in here.items() if "clock" not in name},
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one fresh process does: a variant with every batch."""
+
+    variant: Variant
+    plan: Plan
+    process: int
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a run measured. died: processes that gave no record, in words; notes: what else to know."""
+
+    plan: Plan
+    records: list[Record]
+    died: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def latency(
-    *,
-    setting: Setting,
-    network: str = "D",
-    weights: str = "random:0",
-    batch: int = 1,
-    processes: int = 3,
-    min_seconds: float = 3.0,
+    request: Request,
+    out: Path | None = None,
     progress: Report = silent,
-) -> list[Record]:
-    """One record a process: seconds a call on center crops, raw. Raises any VggbenchError."""
-    found = runs_inputs.weights_of(weights, network, None, None)
+    work: Callable[[Task], list[Record]] | None = None,
+) -> Timing:
+    """A record a variant, batch and process, and the peaks beside them. Raises any VggbenchError.
+
+    Every finished process is kept beside ``out`` (or in the cache) until the whole run is there, and not run again.
+    work: what a fresh process does, time_variant if None.
+    """
+    plan = plan_of(request, progress)
+    kept = keep(plan.key, out)
     here = environment.environment()
-    records = []
-    for number in range(processes):
-        progress("Timing in fresh processes", number, processes, "")
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    steps = _steps(plan)
+    died: list[str] = []
+    notes: list[str] = []
+    for number, (process, what) in enumerate(steps):
+        name = _name(what)
+        progress("Timing in fresh processes", number, len(steps), f"{name}, process {process}")
+        if not kept.has(process, name):
             try:
-                records.append(pool.submit(_time_once, found, setting, batch, min_seconds, here).result())
-            except BrokenProcessPool:
-                raise BackendUnavailable(
-                    f"The process that timed {network} on {setting.backend} died, for want of memory as a rule. "
-                    "Try a smaller --batch."
-                ) from None
-        progress("Timing in fresh processes", number + 1, processes, "")
-    return records
+                kept = kept.with_records(name, _run(plan, process, what, kept, here, work or time_variant))
+            except WorkerDied as death:
+                died.append(f"process {process} of {name} died: {death}")
+            except BackendUnavailable as error:
+                if isinstance(what, Variant):
+                    raise
+                notes.append(str(error))  # a network is timed without its share of a peak, too
+    progress("Timing in fresh processes", len(steps), len(steps), "")
+    if not any(record.kind == "latency" for record in kept.records):
+        raise BackendUnavailable(f"Nothing was timed: {'; '.join(died)}. Try a smaller --batch or fewer --threads.")
+    records = [_with(record, died="; ".join(died)) if died else record for record in kept.records]
+    if out is not None:
+        write_records(out, records)
+    kept.done()
+    return Timing(plan, records, tuple(died), (*kept.notes, *notes))
 
 
-def _time_once(weights: Weights, setting: Setting, batch: int, min_seconds: float, here: dict[str, Any]) -> Record:
-    """In the fresh process."""
+def plan_of(request: Request, progress: Report = silent) -> Plan:
+    """Every mistake in the asking is found here. Raises UsageError, BackendUnavailable, WeightsError."""
+    from vggbench.backends import default_threads
+
+    if request.scenario not in SCENARIOS:
+        raise UsageError(f"No scenario {request.scenario!r}. Known: {', '.join(SCENARIOS)}.")
+    weights = runs_inputs.weights_of(request.weights, request.network, None, None)
+    size = request.size or (weights.crop_size, weights.crop_size)
+    if min(size) < weights.crop_size:
+        raise UsageError(f"Size {size[0]}x{size[1]}: accepted are sides from {weights.crop_size} pixels on.")
+    settings, reasons = _settings(request)
+    quantization = None
+    if any(setting.precision == "int8" for setting in settings):
+        quantization = _quantization(weights, request, progress)
+    form = "crop" if size == (weights.crop_size, weights.crop_size) else "dense"
+    variants = [
+        Variant(weights, form, setting.backend, setting.precision, quantization=quantization) for setting in settings
+    ]
+    threads = request.threads or default_threads()
+    return Plan(request, tuple(variants), request.batches or BATCHES[request.scenario], size, threads, reasons)
+
+
+def time_variant(task: Task) -> list[Record]:
+    """In the fresh process: the session opened once, every batch timed, a record each."""
     from vggbench.backends import open_session
-    from vggbench.measure.latency import measure_latency
-    from vggbench.measure.records import latency_record
-    from vggbench.variants import Variant
 
-    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    variant = Variant(weights, "crop", setting.backend, setting.precision)
-    session = open_session(variant, setting.device, setting.threads)
-    size = (weights.crop_size, weights.crop_size)
+    before = time.perf_counter()
+    session = open_session(task.variant, task.plan.request.device, task.plan.threads)
     try:
-        samples = measure_latency(session, batch, size, min_seconds)
-        return latency_record(session, variant, samples, batch, size, environment=here, started=started)
+        return time_session(session, task, time.perf_counter() - before)
     finally:
         session.close()
 
 
-def summary_of(records: Sequence[Record]) -> dict[str, Any]:
-    """Over processes: medians of each one's throughput and median call; tails and stability over all calls."""
-    first = records[0]
-    batch = first.workload.batch or 1
-    each = [summarize([float(value) for value in record.samples.values], batch) for record in records]
-    pooled = summarize([float(value) for record in records for value in record.samples.values], batch)
-    return {
-        "network": first.networks[0].network,
-        "weights": first.networks[0].weights["name"],
-        "backend": first.networks[0].backend,
-        "precision": first.networks[0].precision,
-        "device": first.networks[0].session.get("device"),
-        "batch": batch,
-        "size": first.workload.size,
-        "processes": len(records),
-        "images_per_second": statistics.median(summary.images_per_second for summary in each),
-        "images_per_second_by_process": [summary.images_per_second for summary in each],
-        "median_seconds": statistics.median(summary.median_seconds for summary in each),
-        "percentile_seconds": pooled.percentile_seconds,
-        "coefficient_of_variation": pooled.coefficient_of_variation,
-        "stable": all(summary.is_stable for summary in each),
-        "calls": pooled.calls,
-    }
+def time_session(session: Any, task: Task, open_seconds: float) -> list[Record]:
+    """Every batch of the plan on an open session."""
+    from vggbench.measure import conditions
+    from vggbench.measure.latency import clock_of, measure_latency
+    from vggbench.measure.records import latency_record
+    from vggbench.samples import relative_standard_error
+
+    request, size = task.plan.request, task.plan.size
+    opened = conditions.memory()["rss_bytes"]
+    records = []
+    for batch in task.plan.batches:
+        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        before = conditions.look(session.device)
+        samples = measure_latency(
+            session,
+            batch,
+            size,
+            request.min_seconds,
+            request.min_iterations,
+            WARMUP_SECONDS,
+            request.max_seconds,
+            request.scenario,
+        )
+        after = conditions.look(session.device)
+        error = relative_standard_error([float(value) for value in samples.values])
+        around = {
+            "clock": clock_of(session),
+            "open_seconds": open_seconds,
+            "first_call_seconds": samples.warmups[0],
+            "rss_opened_bytes": opened,
+            **conditions.between(before, after, batch * (len(samples.values) + len(samples.warmups))),
+            "relative_standard_error": error if error < float("inf") else None,
+        }
+        records.append(
+            latency_record(
+                session,
+                task.variant,
+                samples,
+                batch,
+                size,
+                environment=task.environment,
+                started=started,
+                scenario=request.scenario,
+                process=task.process,
+                conditions=around,
+            )
+        )
+    return records
+
+
+def _settings(request: Request) -> tuple[list[runs_inputs.Setting], tuple[str, ...]]:
+    """A setting for each precision and backend; of several backends those that cannot are left out and named."""
+    found: list[runs_inputs.Setting] = []
+    reasons, refused = [], []
+    for precision in request.precisions:
+        for backend in request.backends:
+            try:
+                setting = runs_inputs.setting(
+                    backend=None if backend == "auto" else backend,
+                    precision=precision,
+                    device=request.device,
+                    threads=request.threads,
+                )
+            except BackendUnavailable as error:
+                if len(request.backends) == 1:
+                    raise
+                refused.append(str(error))
+                continue
+            if setting not in found:
+                found.append(setting)
+            if backend == "auto":
+                reasons.append(_reason(setting))
+    if not found:
+        raise BackendUnavailable(" ".join(refused))
+    return found, (*dict.fromkeys(reasons), *refused)
+
+
+def _reason(setting: runs_inputs.Setting) -> str:
+    return f"{setting.precision} on {setting.backend}: {getattr(setting, 'reason', '') or 'the faster one here'}"
+
+
+def _quantization(weights: Weights, request: Request, progress: Report) -> Quantization:
+    """From the file given, else from a few images. Raises CalibrationError."""
+    if request.calibration is not None:
+        ranges = read_ranges(request.calibration)
+        ranges.check(weights.network, weights.digest)
+        return Quantization(ranges)
+    progress("Taking INT8 ranges", 0, 1, f"from {CALIBRATION_IMAGES} images")
+    try:
+        # In a process of its own, for what it leaves in memory would stand beside every timing.
+        ranges = in_fresh_process(_ranges, weights, request.threads)
+    except WorkerDied as death:
+        raise CalibrationError(f"The process that took INT8 ranges died: {death}. Give some: --calibration.") from None
+    progress("Taking INT8 ranges", 1, 1, "")
+    return Quantization(ranges)
+
+
+def _ranges(weights: Weights, threads: int | None) -> Ranges:
+    from vggbench.runs_calibrate import ranges_for
+
+    return ranges_for(weights, images=CALIBRATION_IMAGES, threads=threads)
+
+
+def _steps(plan: Plan) -> list[tuple[int, Variant | str]]:
+    """(process, variant or precision of a peak), interleaved: every variant's first process, then every second one."""
+    peaks = dict.fromkeys(variant.precision for variant in plan.variants) if plan.request.peak else {}
+    return [(process, what) for process in range(1, plan.request.processes + 1) for what in (*peaks, *plan.variants)]
+
+
+def _name(what: Variant | str) -> str:
+    return f"the {what} peak" if isinstance(what, str) else f"{what.precision} on {what.backend}"
+
+
+def _run(
+    plan: Plan,
+    process: int,
+    what: Variant | str,
+    kept: Kept,
+    here: dict[str, Any],
+    work: Callable[[Task], list[Record]],
+) -> list[Record]:
+    """Raises WorkerDied."""
+    if isinstance(what, Variant):
+        return in_fresh_process(work, Task(what, plan, process, here))
+    before = [record for record in kept.records if record.peak is not None and record.peak.precision == what]
+    return in_fresh_process(time_peak, what, plan.threads, PEAK_SECONDS, plan.request.device, here, process, before[:1])
+
+
+def _with(record: Record, **more: Any) -> Record:
+    return record.model_copy(update={"conditions": {**record.conditions, **more}})

@@ -84,25 +84,36 @@ def latency_record(
     *,
     environment: dict[str, Any],
     started: str = "",
+    scenario: str = "latency",
+    process: int | None = None,
+    conditions: dict[str, Any] | None = None,
 ) -> Record:
-    """Seconds a call of one session. size: (h, w) of an image in pixels."""
+    """Seconds a call of one session. size: (h, w) of an image in pixels; conditions: see measure.conditions."""
     run = NetworkRun(
         network=variant.weights.network,
         weights=describe_weights(variant.weights),
         passes=[],
         backend=variant.backend,
         precision=variant.precision,
-        session={**session.info, "device": session.device, "form": variant.form, "transfers": "host to host"},
+        session={
+            **session.info,
+            "device": session.device,
+            "form": variant.form,
+            "pool_rounding": variant.pool_rounding,
+            "transfers": session.info.get("transfers", "host to host"),
+        },
         calibration=describe_calibration(variant.quantization),
     )
     return Record(
         kind="latency",
         networks=[run],
-        workload=Workload(batch=batch, size=list(size)),
+        workload=Workload(batch=batch, size=list(size), scenario=scenario),
         samples=samples,
         environment=environment,
         started=started,
         elapsed_seconds=sum(samples.values) + sum(samples.warmups),
+        process=process,
+        conditions=conditions or {},
     )
 
 

@@ -1,0 +1,249 @@
+"""The commands that time: latency, peak."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vggbench import cli_options as options
+from vggbench import progress
+from vggbench.cli_common import note, print_json, say
+from vggbench.errors import UsageError
+
+_RUN = "How it is measured"
+_LIST = "commas between several"
+
+
+def latency(
+    network: options.Network = "D",
+    weights: Annotated[str, typer.Option(help="random:SEED, sample or a safetensors file.")] = "random:0",
+    precision: Annotated[str, typer.Option(help=f"fp32, bf16, fp16, int8; {_LIST}.")] = "fp32",
+    backend: Annotated[str, typer.Option(help=f"A backend's name or auto, the fastest one here; {_LIST}.")] = "auto",
+    batch: Annotated[
+        str | None, typer.Option(help=f"Images a call; {_LIST} [default: 1; 8 for throughput].", metavar="N,N")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Height x width in pixels, as 384x512 [default: the crop].", metavar="HxW")
+    ] = None,
+    scenario: Annotated[
+        str, typer.Option(help="latency: a call at a time; throughput: batches back to back.")
+    ] = "latency",
+    processes: Annotated[
+        int, typer.Option(min=1, help="Fresh processes a variant, in turn.", rich_help_panel=_RUN)
+    ] = 3,
+    min_seconds: Annotated[
+        float, typer.Option(min=0.0, help="Each process measures a batch at least so long.", rich_help_panel=_RUN)
+    ] = 3.0,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help="And at most so long, if its median is not settled [default: twice].", rich_help_panel=_RUN
+        ),
+    ] = None,
+    min_iterations: Annotated[int, typer.Option(min=1, help="And at least so many calls.", rich_help_panel=_RUN)] = 10,
+    peak: Annotated[
+        bool, typer.Option(help="Also measure this machine's own peak, in the same run.", rich_help_panel=_RUN)
+    ] = True,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Ranges for int8 [default: of 16 sample images].", metavar="FILE")
+    ] = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the records here.", metavar="FILE.jsonl")] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Images a second and seconds a call; fresh processes in turn, and every raw value kept.
+
+    Without options: VGG-16 at 224 pixels, FP32, batch 1, on the fastest backend here. Interrupted, the same command
+    goes on where it stopped.
+    """
+    from vggbench import runs_latency
+
+    request = runs_latency.Request(
+        network=network,
+        weights=weights,
+        precisions=_names(precision, "--precision"),
+        backends=_names(backend, "--backend"),
+        batches=_batches(batch),
+        size=_size(size),
+        device=device,
+        threads=threads,
+        scenario=scenario,
+        processes=processes,
+        min_seconds=min_seconds,
+        max_seconds=max_seconds,
+        min_iterations=min_iterations,
+        calibration=calibration,
+        peak=peak,
+    )
+    with progress.shown(quiet or json) as report_progress:
+        timing = runs_latency.latency(request, out, report_progress)
+    _show(timing, json)
+    if out is not None and not json:
+        say(f"\nThe records: {out}")
+
+
+def peak(
+    precision: Annotated[str, typer.Option(help=f"fp32, bf16, fp16, int8 (tf32 on CUDA); {_LIST}.")] = "fp32,bf16,int8",
+    seconds: Annotated[float, typer.Option(min=0.0, help="The best product is timed so long.")] = 3.0,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the records here.", metavar="FILE.jsonl")] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """This machine's own peak: the fastest matrix product that a library here does, for each precision."""
+    from vggbench import runs_peak
+    from vggbench.results import write_records
+    from vggbench.shares import operations_per_second
+
+    with progress.shown(quiet or json) as report_progress:
+        records, missed = runs_peak.peak(_names(precision, "--precision"), threads, seconds, device, report_progress)
+    if out is not None:
+        write_records(out, records)
+    if json:
+        rows = [{**record.peak.model_dump(), "operations_per_second": operations_per_second(record)}
+                for record in records if record.peak]  # fmt: skip
+        print_json({"peaks": rows, "missed": missed, "records": [record.model_dump() for record in records]})
+        return
+    for line in _peak_lines(records):
+        say(line)
+    for text in missed:
+        note(text)
+
+
+def _names(text: str, option: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError(f"{option} {text!r}: accepted are names separated by commas, each once.")
+    return names
+
+
+def _batches(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts) or len(set(parts)) < len(parts):
+        raise UsageError(f"--batch {text!r}: accepted are whole numbers from 1 on, separated by commas, each once.")
+    return tuple(map(int, parts))
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isascii() and side.isdigit() for side in sides):
+        raise UsageError(f"--size {text!r}: accepted is height x width in pixels, as 384x512, or one side, as 224.")
+    return int(sides[0]), int(sides[-1])
+
+
+def _show(timing: Any, json: bool) -> None:
+    from vggbench.runs_latency_rows import doubts, rows_of
+
+    rows = rows_of(timing.records)
+    peaks = [record for record in timing.records if record.kind == "peak"]
+    if json:
+        rows = [{key: None if value == math.inf else value for key, value in row.items()} for row in rows]
+        print_json(
+            {
+                "rows": rows,
+                "died": timing.died,
+                "notes": timing.notes,
+                "backends": timing.plan.reasons,
+                "records": [record.model_dump() for record in timing.records],
+            }
+        )
+        return
+    request, plan, first = timing.plan.request, timing.plan, rows[0]
+    say(f"{first['network']} ({first['weights']}), {plan.size[0]} x {plan.size[1]} pixels, {first['form']} form, "
+        f"{first['device']}, {plan.threads} threads")  # fmt: skip
+    say(f"{request.scenario}, {request.processes} fresh processes a variant in turn, each at least "
+        f"{request.min_seconds:g} s and {request.min_iterations} calls a batch")  # fmt: skip
+    for reason in plan.reasons:
+        say(reason)
+    say("")
+    for line in _table(rows):
+        say(line)
+    say("")
+    for row in rows:
+        say(f"{_label(row)}: {_cold(row)}")
+    for line in _peak_lines([record for record in peaks if record.process == peaks[0].process]):
+        say(line)
+    for row in rows:
+        found = doubts(row, request.processes)
+        if found:
+            note(f"{_label(row)}: {'; '.join(found)}.")
+    for text in (*timing.died, *timing.notes):
+        note(text)
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    """Fits 100 columns; tails only where some row has calls enough."""
+    tails = [name for name in ("p90", "p95", "p99") if any(name in row["percentile_seconds"] for row in rows)]
+    head = ["prec", "backend", "batch", "images/s", "95 % interval", "median ms", *tails, "CV %", "x fp32", "% peak"]
+    lines = [head]
+    for row in rows:
+        low_high = row["images_per_second_interval"]
+        lines.append(
+            [
+                row["precision"],
+                row["backend"],
+                str(row["batch"]),
+                _figure(row["images_per_second"]),
+                f"{_figure(low_high[0])}-{_figure(low_high[1])}" if low_high else "-",
+                _figure(1000 * row["median_seconds"]),
+                *(_milliseconds(row["percentile_seconds"].get(name)) for name in tails),
+                f"{100 * row['coefficient_of_variation']:.1f}",
+                f"{row['ratio_to_fp32']:.2f}" if row["ratio_to_fp32"] else "-",
+                f"{100 * row['share_of_peak']:.0f}" if row["share_of_peak"] else "-",
+            ]
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return [
+        " ".join(
+            text.ljust(width) if column < 2 else text.rjust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def _peak_lines(records: list[Any]) -> list[str]:
+    from vggbench.shares import operations_per_second
+
+    return [
+        f"{record.peak.precision} peak: {operations_per_second(record) / 1e9:,.0f} billion operations/s by "
+        f"{record.peak.library}, {record.peak.m} x {record.peak.k} x {record.peak.n}, {record.peak.threads} threads"
+        for record in records
+    ]
+
+
+def _label(row: dict[str, Any]) -> str:
+    return f"{row['precision']} {row['backend']} batch {row['batch']}"
+
+
+def _cold(row: dict[str, Any]) -> str:
+    """Cold start, memory, and a GPU's state."""
+    text = f"opens in {row['open_seconds']:.2f} s, first call {1000 * row['first_call_seconds']:.0f} ms"
+    text += f", memory {row['rss_peak_bytes'] / 2**30:.2f} GiB at most"
+    if "gpu_memory_used_bytes" in row:
+        text += f", on the GPU {row['gpu_memory_used_bytes'] / 2**30:.2f} GiB"
+    if "gpu_joules_per_image" in row:
+        text += f"; {row['gpu_mean_power_watts']:.0f} W, {row['gpu_joules_per_image']:.3f} J an image"
+    if "gpu_sm_clock_mhz" in row:
+        text += f"; {row['gpu_sm_clock_mhz']:.0f} MHz, {row.get('gpu_temperature_celsius', math.nan):.0f} degrees C"
+    return text
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else _figure(1000 * seconds)
+
+
+def _figure(value: float) -> str:
+    """Four significant digits, no exponent."""
+    digits = 0 if value <= 0 else max(0, 3 - math.floor(math.log10(value)))
+    return f"{value:.{min(digits, 4)}f}"

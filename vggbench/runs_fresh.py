@@ -1,0 +1,77 @@
+"""Work in a fresh process that Ctrl-C does not reach and whose death is told, not shared."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+R = TypeVar("R")
+
+
+class WorkerDied(Exception):
+    """The process ended without an answer; the message says how, in words."""
+
+
+def in_fresh_process(work: Callable[..., R], *arguments: Any) -> R:
+    """``work(*arguments)``, a function of a module, in a new interpreter; what it raises is raised here.
+
+    Raises WorkerDied if the process is killed or runs out of memory. On Ctrl-C the process is ended.
+    """
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    # The process inherits the blocked signal: a terminal sends Ctrl-C to all, and only this process is to decide.
+    with sigint_blocked():
+        process = context.Process(target=_answer, args=(sender, work, arguments), daemon=True)
+        process.start()
+        sender.close()
+    try:
+        kind, answer = receiver.recv()
+    except (EOFError, OSError):
+        process.join()
+        raise WorkerDied(_cause(process.exitcode)) from None
+    finally:
+        with sigint_blocked():  # a second Ctrl-C waits until nothing is left running
+            if process.is_alive():
+                process.join(0.2)
+                process.kill()
+            process.join()
+            receiver.close()
+    if kind == "error":
+        raise answer
+    if kind == "memory":
+        raise WorkerDied("out of memory")
+    found: R = answer
+    return found
+
+
+@contextmanager
+def sigint_blocked() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _answer(sender: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """In the fresh process."""
+    try:
+        answer = ("done", work(*arguments))
+    except MemoryError:
+        answer = ("memory", None)
+    except Exception as error:
+        answer = ("error", error)
+    sender.send(answer)
+    sender.close()
+
+
+def _cause(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        return f"killed by {name}" + (", for want of memory as a rule" if name == "SIGKILL" else "")
+    return f"ended with status {exit_code} and no answer"

@@ -1,0 +1,75 @@
+"""Which part of a machine's own peak a network reaches: derived from latency and peak records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vgg_reference.architectures import architecture, count_macs, dense_macs
+from vggbench.results import NetworkRun, Record
+from vggbench.samples import images_per_second, median
+
+#: What makes two records of one machine; on a GPU the GPU, else the CPU and the cores that may be used.
+_GPU, _CPU = ("gpu",), ("cpu", "cores", "logical_cpus")
+_SIZE = ("width", "hidden_width", "num_classes", "crop_size")
+
+
+def speed(latency: Record) -> float:
+    """Images a second of one process: of the median call; in scenario "throughput" over all of the wall clock."""
+    batch, seconds = latency.workload.batch or 1, [float(value) for value in latency.samples.values]
+    return images_per_second(seconds, batch) if latency.workload.scenario == "throughput" else batch / median(seconds)
+
+
+def macs_per_image(latency: Record) -> int:
+    """Multiply-accumulates of one image of a latency record, by Table 1."""
+    (run,) = latency.networks
+    network = architecture(run.network, bool(run.weights.get("batch_norm")))
+    size = {name: run.weights[name] for name in _SIZE if run.weights.get(name) is not None}
+    if run.session.get("form") == "dense" and latency.workload.size:
+        height, width = latency.workload.size
+        ceil = run.session.get("pool_rounding", "ceil") == "ceil"
+        return dense_macs(network, height, width, ceil, **size)
+    return count_macs(network, **size)
+
+
+def operations_per_second(peak: Record) -> float:
+    """Of a peak record, by its median product."""
+    assert peak.peak is not None
+    return peak.peak.operations * peak.peak.instances / median([float(value) for value in peak.samples.values])
+
+
+def matching(latency: Record, peaks: Sequence[Record]) -> list[Record]:
+    """The peaks of the same arithmetic, machine, device and threads; of the same round alone where there is one."""
+    (run,) = latency.networks
+    found = [
+        each
+        for each in peaks
+        if each.peak is not None
+        and each.peak.precision == arithmetic(run)
+        and each.peak.threads == run.session.get("threads")
+        and each.conditions.get("device") == run.session.get("device")
+        and _machine(each, run) == _machine(latency, run)
+    ]
+    return [each for each in found if each.process == latency.process] or found
+
+
+def share(latency: Record, peaks: Sequence[Record]) -> float | None:
+    """Operations a second of a latency record over the peak's (the best one, if several match); None without a match.
+
+    A multiply-accumulate counts as two operations; what is not in a weight layer counts nothing.
+    """
+    fits = matching(latency, peaks)
+    if not fits:
+        return None
+    return speed(latency) * 2 * macs_per_image(latency) / max(map(operations_per_second, fits))
+
+
+def arithmetic(run: NetworkRun) -> str:
+    """The type that really multiplied, as the session said ("fp32 (weights stored in fp16)"), else the precision."""
+    words = str(run.session.get("arithmetic", run.precision)).split()
+    known = ("fp32", "tf32", "bf16", "fp16", "int8", "fp8")
+    return words[0] if words and words[0] in known else run.precision
+
+
+def _machine(record: Record, run: NetworkRun) -> list[object]:
+    keys = _GPU if str(run.session.get("device", "cpu")).startswith("cuda") else _CPU
+    return [record.environment.get(key) for key in keys]

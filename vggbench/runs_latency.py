@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from vgg_reference.weights import Weights
 from vggbench import environment, runs_inputs
 from vggbench.errors import BackendUnavailable, CalibrationError, UsageError
-from vggbench.measure.latency import MIN_ITERATIONS, MIN_SECONDS, SCENARIOS, WARMUP_SECONDS
+from vggbench.measure.latency import MIN_ITERATIONS, MIN_SECONDS, SCENARIOS
 from vggbench.progress import Report, silent
 from vggbench.ranges import Quantization, Ranges, read_ranges
 from vggbench.results import Record, write_records
 from vggbench.runs_fresh import WorkerDied, in_fresh_process
 from vggbench.runs_kept import Kept, keep
 from vggbench.runs_peak import time_peak
+from vggbench.runs_timing import Task, time_variant
 from vggbench.variants import Variant, digest_of
 
 #: Images that INT8's ranges are taken from where no file is given: they hardly change how fast it runs.
@@ -79,16 +78,6 @@ class Plan:
                 "environment": {name: str(value) for name, value in here.items() if "clock" not in name},
             }
         )
-
-
-@dataclass(frozen=True)
-class Task:
-    """What one fresh process does: a variant with every batch."""
-
-    variant: Variant
-    plan: Plan
-    process: int
-    environment: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -162,68 +151,6 @@ def plan_of(request: Request, progress: Report = silent) -> Plan:
     return Plan(request, tuple(variants), request.batches or BATCHES[request.scenario], size, threads, reasons)
 
 
-def time_variant(task: Task) -> list[Record]:
-    """In the fresh process: the session opened once, every batch timed, a record each."""
-    from vggbench.backends import open_session
-
-    before = time.perf_counter()
-    session = open_session(task.variant, task.plan.request.device, task.plan.threads)
-    try:
-        return time_session(session, task, time.perf_counter() - before)
-    finally:
-        session.close()
-
-
-def time_session(session: Any, task: Task, open_seconds: float) -> list[Record]:
-    """Every batch of the plan on an open session."""
-    from vggbench.measure import conditions
-    from vggbench.measure.latency import clock_of, measure_latency
-    from vggbench.measure.records import latency_record
-    from vggbench.samples import relative_standard_error
-
-    request, size = task.plan.request, task.plan.size
-    opened = conditions.memory()["rss_bytes"]
-    records = []
-    for batch in task.plan.batches:
-        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        before = conditions.look(session.device)
-        samples = measure_latency(
-            session,
-            batch,
-            size,
-            request.min_seconds,
-            request.min_iterations,
-            WARMUP_SECONDS,
-            request.max_seconds,
-            request.scenario,
-        )
-        after = conditions.look(session.device)
-        error = relative_standard_error([float(value) for value in samples.values])
-        around = {
-            "clock": clock_of(session),
-            "open_seconds": open_seconds,
-            "first_call_seconds": samples.warmups[0],
-            "rss_opened_bytes": opened,
-            **conditions.between(before, after, batch * (len(samples.values) + len(samples.warmups))),
-            "relative_standard_error": error if error < float("inf") else None,
-        }
-        records.append(
-            latency_record(
-                session,
-                task.variant,
-                samples,
-                batch,
-                size,
-                environment=task.environment,
-                started=started,
-                scenario=request.scenario,
-                process=task.process,
-                conditions=around,
-            )
-        )
-    return records
-
-
 def _settings(request: Request) -> tuple[list[runs_inputs.Setting], tuple[str, ...]]:
     """A setting for each precision and backend; of several backends those that cannot are left out and named."""
     found: list[runs_inputs.Setting] = []
@@ -280,7 +207,8 @@ def _ranges(weights: Weights, threads: int | None) -> Ranges:
 def _steps(plan: Plan) -> list[tuple[int, Variant | str]]:
     """(process, variant or precision of a peak), interleaved: every variant's first process, then every second one."""
     peaks = dict.fromkeys(variant.precision for variant in plan.variants) if plan.request.peak else {}
-    return [(process, what) for process in range(1, plan.request.processes + 1) for what in (*peaks, *plan.variants)]
+    turn: list[Variant | str] = [*peaks, *plan.variants]
+    return [(process, what) for process in range(1, plan.request.processes + 1) for what in turn]
 
 
 def _name(what: Variant | str) -> str:
@@ -297,9 +225,26 @@ def _run(
 ) -> list[Record]:
     """Raises WorkerDied."""
     if isinstance(what, Variant):
-        return in_fresh_process(work, Task(what, plan, process, here))
+        return in_fresh_process(work, _task(plan, what, process, here))
     before = [record for record in kept.records if record.peak is not None and record.peak.precision == what]
     return in_fresh_process(time_peak, what, plan.threads, PEAK_SECONDS, plan.request.device, here, process, before[:1])
+
+
+def _task(plan: Plan, variant: Variant, process: int, here: dict[str, Any]) -> Task:
+    request = plan.request
+    return Task(
+        variant=variant,
+        batches=plan.batches,
+        size=plan.size,
+        device=request.device,
+        threads=plan.threads,
+        scenario=request.scenario,
+        min_seconds=request.min_seconds,
+        max_seconds=request.max_seconds,
+        min_iterations=request.min_iterations,
+        process=process,
+        environment=here,
+    )
 
 
 def _with(record: Record, **more: Any) -> Record:

@@ -8,7 +8,7 @@ from typing import Any
 from vggbench import samples
 from vggbench.measure.conditions import remarks
 from vggbench.results import Record
-from vggbench.shares import matching, operations_per_second, share, speed
+from vggbench.shares import arithmetic, matching, operations_per_second, share, speed
 
 #: Conditions shown as their median over the processes.
 _MEDIANS = (
@@ -57,6 +57,7 @@ def _row(records: list[Record], peaks: Sequence[Record]) -> dict[str, Any]:
         "backend": run.backend,
         "precision": run.precision,
         "arithmetic": run.session.get("arithmetic", run.precision),
+        "native": arithmetic(run) == run.precision,
         "device": run.session.get("device"),
         "threads": run.session.get("threads"),
         "form": run.session.get("form"),
@@ -85,7 +86,7 @@ def _row(records: list[Record], peaks: Sequence[Record]) -> dict[str, Any]:
 def doubts(row: dict[str, Any], processes: int) -> list[str]:
     """Why a row is to be read with care, and what arithmetic ran, a sentence each."""
     found = []
-    if str(row["arithmetic"]) != row["precision"]:
+    if not row["native"]:
         found.append(f"what ran is {row['arithmetic']}")
     if not row["stable"]:
         percent = 100 * row["coefficient_of_variation"]

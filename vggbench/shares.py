@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from vgg_reference.architectures import architecture, count_macs, dense_macs
@@ -64,10 +65,10 @@ def share(latency: Record, peaks: Sequence[Record]) -> float | None:
 
 
 def arithmetic(run: NetworkRun) -> str:
-    """The type that really multiplied, as the session said ("fp32 (weights stored in fp16)"), else the precision."""
-    words = str(run.session.get("arithmetic", run.precision)).split()
-    known = ("fp32", "tf32", "bf16", "fp16", "int8", "fp8")
-    return words[0] if words and words[0] in known else run.precision
+    """The type that really multiplied: what the session's arithmetic begins with, as "fp32 on weights stored as fp16"
+    does; the precision where it does not say."""
+    found = re.match(r"fp32|tf32|bf16|fp16|int8|fp8", str(run.session.get("arithmetic", "")))
+    return found[0] if found else run.precision
 
 
 def _machine(record: Record, run: NetworkRun) -> list[object]:

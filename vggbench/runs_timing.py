@@ -1,0 +1,89 @@
+"""What one fresh process does: open a session, time every batch on it, and say what went on meanwhile."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from vggbench.backends import Session, open_session
+from vggbench.measure import conditions
+from vggbench.measure.latency import MIN_ITERATIONS, MIN_SECONDS, WARMUP_SECONDS, clock_of, measure_latency
+from vggbench.measure.records import latency_record
+from vggbench.results import Record
+from vggbench.samples import relative_standard_error
+from vggbench.variants import Variant
+
+
+@dataclass(frozen=True)
+class Task:
+    """A variant and how it is timed. size: (h, w) in pixels; process: its number, from 1."""
+
+    variant: Variant
+    batches: tuple[int, ...]
+    size: tuple[int, int]
+    device: str = "auto"
+    threads: int | None = None
+    scenario: str = "latency"
+    min_seconds: float = MIN_SECONDS
+    max_seconds: float | None = None
+    min_iterations: int = MIN_ITERATIONS
+    process: int = 1
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+def time_variant(task: Task) -> list[Record]:
+    """A record a batch, on a session of its own. Raises WeightsError, BackendUnavailable."""
+    before = time.perf_counter()
+    session = open_session(task.variant, task.device, task.threads)
+    try:
+        return time_session(session, task, time.perf_counter() - before)
+    finally:
+        session.close()
+
+
+def time_session(session: Session, task: Task, open_seconds: float) -> list[Record]:
+    """A record a batch, on an open session; the first call of the first batch is the session's first."""
+    around = {
+        "clock": clock_of(session),
+        "open_seconds": open_seconds,
+        "rss_opened_bytes": conditions.memory()["rss_bytes"],
+    }
+    return [_time_batch(session, task, batch, around) for batch in task.batches]
+
+
+def _time_batch(session: Session, task: Task, batch: int, around: dict[str, Any]) -> Record:
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    before = conditions.look(session.device)
+    samples = measure_latency(
+        session,
+        batch,
+        task.size,
+        task.min_seconds,
+        task.min_iterations,
+        WARMUP_SECONDS,
+        task.max_seconds,
+        task.scenario,
+    )
+    after = conditions.look(session.device)
+    error = relative_standard_error([float(value) for value in samples.values])
+    images = batch * (len(samples.values) + len(samples.warmups))
+    return latency_record(
+        session,
+        task.variant,
+        samples,
+        batch,
+        task.size,
+        environment=task.environment,
+        started=started,
+        scenario=task.scenario,
+        process=task.process,
+        conditions={
+            **around,
+            "first_call_seconds": samples.warmups[0],
+            **conditions.between(before, after, images),
+            "relative_standard_error": error if math.isfinite(error) else None,
+        },
+    )

@@ -27,7 +27,9 @@ EXIT_BUG, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 70, 130, 141
 #: Also in the README; a test compares both with errors.py.
 EXIT_CODES = {
     0: "done",
+    1: "a gate found that something regressed",
     2: "an option that cannot be: unknown network, protocol, scale, precision",
+    3: "a gate is inconclusive, or nothing can be compared",
     4: "images or labels that cannot be used",
     5: "a weights file that is not what was asked for",
     6: "a backend, precision or device that does not work here",

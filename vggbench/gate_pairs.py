@@ -43,7 +43,7 @@ def pairs(base: Sequence[Record], head: Sequence[Record], across: frozenset[str]
     """Rows in BASE's order, then those only in HEAD. Records read from elsewhere and peaks are no rows."""
     groups = (_groups(base), _groups(head))
     found: list[tuple[int, Pair]] = []
-    order = {key: place for place, key in enumerate([*groups[0], *groups[1]])}
+    order = {key: place for place, key in enumerate(dict.fromkeys([*groups[0], *groups[1]]))}
     for crossed in (False, True) if across else (False,):
         for one, other in _matches(*groups, across if crossed else frozenset()):
             found.append((order[one], _pair(groups[0].pop(one), groups[1].pop(other), across)))
@@ -125,6 +125,8 @@ def _told(base: list[Record], head: list[Record], across: frozenset[str]) -> str
             f"{axis.name}: {'; '.join(mixed)}" if mixed else f"{axis.name} is {_shown(one)} against {_shown(other)}"
         )
     names = [axis.name for axis, one, other in open_ if axis.crossable and len(one) == len(other) == 1]
+    if not parts:
+        return ""
     allow = f" ({' '.join(f'--across {name}' for name in names)} allows it)" if len(names) == len(open_) else ""
     return "; ".join(parts) + allow
 

@@ -1,0 +1,263 @@
+"""The commands that compare measurements: compare, gate, ab."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from vggbench import cli_options as options
+from vggbench import progress
+from vggbench.cli_common import fail, note, print_json, say
+from vggbench.errors import RecordError, UsageError
+
+if TYPE_CHECKING:
+    from vggbench.gate import Comparison, Limits
+
+_JUDGED = "How it is judged"
+_FILES = "Files for CI"
+
+
+def _axes() -> list[str]:
+    from vggbench.gate_axes import NAMES
+
+    return list(NAMES)
+
+
+_SET = "Records: a .jsonl or .jsonl.gz, or a folder with them."
+Base = Annotated[Path, typer.Argument(help=_SET, metavar="BASE", show_default=False)]
+Head = Annotated[Path, typer.Argument(help=_SET, metavar="HEAD", show_default=False)]
+MoreBase = Annotated[
+    list[Path] | None, typer.Option("--more-base", help="More records of BASE, repeatable.", metavar="PATH")
+]
+MoreHead = Annotated[
+    list[Path] | None, typer.Option("--more-head", help="More records of HEAD, repeatable.", metavar="PATH")
+]
+Tolerance = Annotated[
+    str,
+    typer.Option(
+        help="Of a time, in percent: 5 suits a quiet machine, where medians of fresh processes stay within 2 %; "
+        "on a shared one only 25 is honest, a coarse tripwire.",
+        metavar="PERCENT",
+        rich_help_panel=_JUDGED,
+    ),
+]
+AccuracyTolerance = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        help="Of an error, in percentage points: 0.1 is the last digit that the paper prints. The same images are "
+        "compared one by one, so no more is needed for chance; another precision may be granted 0.2 or 0.5.",
+        metavar="POINTS",
+        rich_help_panel=_JUDGED,
+    ),
+]
+DriftTolerance = Annotated[
+    str,
+    typer.Option(
+        help="Of the logits' mean distance from the reference, in percent of their norm: 1 is half of what two "
+        "layouts of the same INT8 ranges may differ by.",
+        metavar="PERCENT",
+        rich_help_panel=_JUDGED,
+    ),
+]
+Needed = Annotated[
+    int,
+    typer.Option(
+        "--processes-needed", min=2, help="Fresh processes a side; with fewer a time is inconclusive.",
+        rich_help_panel=_JUDGED,
+    ),
+]  # fmt: skip
+Across = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What may differ, repeatable: machine, driver, a library (torch, onnxruntime, openvino, tensorrt, "
+        "torch-tensorrt), python, vggbench, backend, precision, threads, weights, batch ... The upgrade case is "
+        "--across tensorrt. Everything that comes out says so.",
+        metavar="AXIS",
+        autocompletion=_axes,
+        rich_help_panel=_JUDGED,
+    ),
+]
+Html = Annotated[
+    Path | None, typer.Option(help="One offline page: DIR/index.html.", metavar="DIR", rich_help_panel=_FILES)
+]
+Markdown = Annotated[
+    Path | None, typer.Option(help="For a step summary or a comment.", metavar="FILE", rich_help_panel=_FILES)
+]
+JUnit = Annotated[
+    Path | None, typer.Option(help="JUnit XML, a test case a row.", metavar="FILE", rich_help_panel=_FILES)
+]
+
+
+def compare(
+    base: Base,
+    head: Head,
+    more_base: MoreBase = None,
+    more_head: MoreHead = None,
+    across: Across = None,
+    tolerance: Tolerance = "5",
+    accuracy_tolerance: AccuracyTolerance = 0.1,
+    drift_tolerance: DriftTolerance = "1",
+    processes_needed: Needed = 7,
+    html: Html = None,
+    markdown: Markdown = None,
+    junit: JUnit = None,
+    json: options.Json = False,
+) -> None:
+    """Every row of two record sets: time, errors and drift, each change with its interval and a verdict.
+
+    Judges as `gate` does and shows all rows.
+
+    Exit status: 0 passed, 1 regressed, 2 bad usage or input, 3 inconclusive or not comparable.
+    """
+    limits = _limits(tolerance, accuracy_tolerance, drift_tolerance, processes_needed)
+    _files([base, *(more_base or [])], [head, *(more_head or [])], limits, across, (html, markdown, junit), json, True)
+
+
+def gate(
+    base: Base,
+    head: Head,
+    more_base: MoreBase = None,
+    more_head: MoreHead = None,
+    across: Across = None,
+    tolerance: Tolerance = "5",
+    accuracy_tolerance: AccuracyTolerance = 0.1,
+    drift_tolerance: DriftTolerance = "1",
+    processes_needed: Needed = 7,
+    html: Html = None,
+    markdown: Markdown = None,
+    junit: JUnit = None,
+    json: options.Json = False,
+) -> None:
+    """Whether HEAD got worse than BASE: the verdict for CI, and the rows that decided.
+
+    A row regressed where the whole interval of its change lies beyond the tolerance; it is inconclusive where the
+    interval straddles it. Another machine, version or workload is not comparable, unless --across names it.
+
+    Exit status: 0 passed, 1 regressed, 2 bad usage or input, 3 inconclusive or not comparable.
+    """
+    limits = _limits(tolerance, accuracy_tolerance, drift_tolerance, processes_needed)
+    _files([base, *(more_base or [])], [head, *(more_head or [])], limits, across, (html, markdown, junit), json, False)
+
+
+def ab(
+    base: Annotated[str, typer.Option(help="A command, as '/envA/bin/vggbench latency --batch 1'.", metavar="CMD")],
+    head: Annotated[str, typer.Option(help="The same of the other installation.", metavar="CMD")],
+    out: Annotated[Path, typer.Option(help="Folder for base.jsonl, head.jsonl and every run.", metavar="DIR")],
+    processes: Annotated[int, typer.Option(min=1, help="Runs a side, in turn: ABAB.")] = 7,
+    across: Across = None,
+    tolerance: Tolerance = "5",
+    html: Html = None,
+    markdown: Markdown = None,
+    junit: JUnit = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Two installations (two Python environments) on this machine, timed in turn and compared.
+
+    Each run is CMD with --processes 1 --no-peak --out FILE added. For another commit, install it into an environment
+    of its own and name its vggbench. Interrupted, the same command runs only what is missing.
+
+    Exit status: 0 passed, 1 regressed, 2 bad usage or input, 3 inconclusive or not comparable.
+    """
+    from vggbench import runs_ab
+
+    limits = _limits(tolerance, 0.1, "1", 7)
+
+    def run() -> Comparison:
+        with progress.shown(quiet or json) as shown:
+            done = runs_ab.ab(base, head, out, processes, limits=limits, across=across or (), progress=shown)
+        return done.comparison
+
+    _finish(run, (html, markdown, junit), json, True)
+
+
+def _files(
+    base: list[Path],
+    head: list[Path],
+    limits: Limits,
+    across: list[str] | None,
+    files: tuple[Path | None, Path | None, Path | None],
+    json: bool,
+    every_row: bool,
+) -> None:
+    from vggbench import runs_gate
+
+    _finish(lambda: runs_gate.gate(base, head, limits=limits, across=across or ()), files, json, every_row)
+
+
+def _finish(
+    run: Callable[[], Comparison],
+    files: tuple[Path | None, Path | None, Path | None],
+    json: bool,
+    every_row: bool,
+) -> None:
+    """Compares, writes, prints and exits. Records that cannot be used are 2 here, as CI expects of a gate."""
+    from vggbench import runs_gate
+    from vggbench.gate import document
+
+    try:
+        found = run()
+    except RecordError as error:
+        fail(str(error), UsageError.exit_code)
+    written = runs_gate.write(found, runs_gate.Outputs(*files))
+    if json:
+        print_json({**document(found), "files": [str(path) for path in written]})
+    else:
+        _show(found, every_row)
+        for path in written:
+            say(f"Written: {path}")
+    for text in found.notes:
+        note(text)
+    _exit(found)
+
+
+def _exit(found: Comparison) -> NoReturn:
+    if found.exit_status:
+        fail(f"{found.verdict}: {found.reason}.", found.exit_status)
+    raise typer.Exit(0)
+
+
+def _limits(tolerance: str, accuracy: float, drift: str, processes: int) -> Limits:
+    from vggbench.gate import Limits
+
+    return Limits(_percent("--tolerance", tolerance), accuracy, _percent("--drift-tolerance", drift), processes)
+
+
+def _percent(option: str, text: str) -> float:
+    """ "5" and "5%" are 0.05. A bare 0.05 or 0.25 is refused: nobody knows whether a fraction was meant."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
+    if match is None or (0 < float(match[1]) < 1 and not match[2]):
+        raise UsageError(
+            f"{option} {text!r}: accepted is a percentage, as 5 or 5%; below one only with its sign, 0.5%."
+        )
+    return float(match[1]) / 100
+
+
+def _show(found: Comparison, every_row: bool) -> None:
+    """The rows for a terminal; of a gate only those that did not simply pass."""
+    from vggbench.report.gate import HEADLINES, shown_row
+
+    say(f"{HEADLINES[found.verdict]}: {found.head} against {found.base}")
+    for label in found.labels:
+        say(f"  across {label}")
+    shown = [shown_row(number, row) for number, row in enumerate(found.rows, start=1)]
+    listed = [each for each in shown if every_row or each["row"].verdict != "same"]
+    for each in listed:
+        for line in _row_lines(each):
+            say(line)
+    if len(listed) < len(shown):
+        say(f"{len(shown) - len(listed)} of {len(shown)} rows are the same.")
+
+
+def _row_lines(each: dict[str, Any]) -> list[str]:
+    row = each["row"]
+    lines = [f"{row.verdict.upper() if row.verdict == 'regressed' else row.verdict:14} {each['metric']}: {row.name}"]
+    if each["change"] is not None:
+        values = f"{each['base']} -> {each['head']}, {each['change']} ({each['interval']}), {each['counts']}"
+        lines.append(f"{'':14} {values}" + (f", p {row.p:.2g}" if row.p is not None else ""))
+    return [*lines, f"{'':14} {row.reason}"]

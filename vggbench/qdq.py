@@ -1,0 +1,120 @@
+"""FP32 graph (vggbench.graphs) and calibration ranges -> INT8 graph, in one of two layouts with the same integers.
+
+Quantized are the convolutions and fully-connected layers of ranges.quantized_inputs: input and weights. Max-pools work
+on the 8-bit values, local response normalization and the scores stay float. Batch normalization goes into the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from vgg_reference.architectures import architecture
+from vggbench import qdq_cpu, qdq_tensorrt
+from vggbench.errors import UsageError
+from vggbench.qdq_parts import Array, Draft, Layer, activation_scale, weight_scales
+from vggbench.ranges import LAYOUTS, Quantization, quantized_inputs
+from vggbench.variants import Variant
+
+#: Counts changes of this module and its parts that change the bytes of a graph; part of a cached graph's name.
+QDQ_VERSION = 1
+
+
+def quantize(model: onnx.ModelProto, variant: Variant, *, int8_weights: bool = False) -> onnx.ModelProto:
+    """The INT8 graph of an FP32 one of the same weights and form; input and output stay float.
+
+    int8_weights: of the "tensorrt" layout; weights stored as integers, a quarter of the bytes, which TensorRT reads
+    from 10 on (8.6 wants them as floats behind a QuantizeLinear). The "cpu" layout always stores integers.
+    Raises UsageError (no ranges, unknown layer or layout), CalibrationError (ranges of other weights), WeightsError.
+    """
+    how = _checked(variant)
+    inputs = quantized_inputs(architecture(variant.weights.network, variant.weights.batch_norm))
+    nodes, constants = fold_batch_norm(model.graph)
+    layers = _layers(nodes, constants, inputs, how)
+    if how.layout == "cpu":
+        draft = qdq_cpu.rewrite(nodes, constants, layers)
+    else:
+        draft = qdq_tensorrt.rewrite(nodes, constants, layers, int8_weights)
+    return _model(model, variant, draft)
+
+
+def _checked(variant: Variant) -> Quantization:
+    """The variant's quantization. Raises UsageError, CalibrationError."""
+    how, weights = variant.quantization, variant.weights
+    if how is None:
+        raise UsageError(f"{variant.precision} without calibration ranges. Take them first: vggbench calibrate.")
+    if how.layout not in LAYOUTS:
+        raise UsageError(f"No layout {how.layout!r}. Known: {', '.join(LAYOUTS)}.")
+    known = quantized_inputs(architecture(weights.network, weights.batch_norm))
+    for layer in how.float_layers:
+        if layer not in known:
+            raise UsageError(f"{weights.network} has no layer {layer!r}. Known: {', '.join(known)}.")
+    how.ranges.check(weights.network, weights.digest)
+    return how
+
+
+def fold_batch_norm(graph: onnx.GraphProto) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
+    """Nodes without batch normalization and initializers by name: y = (conv - mean) / sqrt(var + eps) * gain + shift.
+
+    In double precision; the next node reads the convolution in place of the normalization.
+    """
+    constants: dict[str, Array] = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    renamed: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type == "BatchNormalization":
+            convolution = nodes[-1]
+            gain, shift, mean, variance = (constants.pop(name).astype(np.float64) for name in node.input[1:])
+            epsilon = helper.get_node_attr_value(node, "epsilon")
+            factor = gain / np.sqrt(variance + epsilon)
+            weight, bias = convolution.input[1:]
+            constants[weight] = (constants[weight] * factor[:, None, None, None]).astype(np.float32)
+            constants[bias] = ((constants[bias] - mean) * factor + shift).astype(np.float32)
+            renamed[node.output[0]] = convolution.output[0]
+            continue
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:] = [renamed.get(name, name) for name in node.input]
+        nodes.append(copy)
+    return nodes, constants
+
+
+def _layers(
+    nodes: Sequence[onnx.NodeProto], constants: dict[str, Array], inputs: dict[str, str], how: Quantization
+) -> dict[str, Layer]:
+    """The layers to quantize by name, their weights taken out of the constants."""
+    layers = {}
+    for node in nodes:
+        if node.name not in inputs or node.name in how.float_layers:
+            continue
+        weights, bias = (constants.pop(name) for name in node.input[1:])
+        input_scale = activation_scale(how.ranges.of(inputs[node.name]))
+        scales = weight_scales(node.name, weights, bias, input_scale)
+        layers[node.name] = Layer(node, inputs[node.name], weights, bias, input_scale, scales)
+    return layers
+
+
+def _model(source: onnx.ModelProto, variant: Variant, draft: Draft) -> onnx.ModelProto:
+    """The draft with the source's inputs, outputs and opset; the variant's identity as metadata."""
+    model = onnx.ModelProto()
+    for field in ("ir_version", "producer_name", "producer_version"):
+        setattr(model, field, getattr(source, field))
+    model.opset_import.extend(source.opset_import)
+    model.graph.name = f"{source.graph.name} int8"
+    model.graph.input.extend(source.graph.input)
+    model.graph.output.extend(source.graph.output)
+    model.graph.node.extend(draft.nodes)
+    _store(model.graph, draft.constants.items())
+    identity = {key: str(value) for key, value in sorted(variant.identity.items()) if key != "backend"}
+    helper.set_model_props(model, {**identity, "qdq": str(QDQ_VERSION)})
+    return model
+
+
+def _store(graph: onnx.GraphProto, constants: Iterable[tuple[str, Array]]) -> None:
+    for name, array in constants:
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensor = graph.initializer.add(name=name, dims=array.shape, data_type=kind)
+        tensor.raw_data = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False).tobytes()

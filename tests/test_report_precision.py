@@ -99,7 +99,7 @@ def test_page_shows_precisions_and_keeps_tables_and_findings_to_the_main_one(mai
     others = [at(record, "int8", 5, 0) for record in main]
     everything = [*sample_records(), *others]
     html = render(everything, judge(everything), context_from(everything))
-    assert "What a precision costs" in html
+    assert "Top-1 error in percent, by precision." in html
     assert "5 lost, 0 gained" in html
     assert judge(everything) == judge(sample_records())
     start, end = html.index('id="tables"'), html.index('id="precision"')

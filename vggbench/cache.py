@@ -24,6 +24,7 @@ KINDS = {
     "posteriors": "class posteriors of passes, by what decides them",
     "graphs": "ONNX graphs",
     "ranges": "calibration ranges",
+    "timings": "how fast networks were on this machine",
     "sample": "images of the built-in sample set",
     "datasets": "content digests of image folders",
     "latency": "finished processes of interrupted timings",

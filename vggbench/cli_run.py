@@ -29,6 +29,9 @@ def reproduce(
     full: Annotated[
         bool, typer.Option("--full", help="All images for the costly rows too (always so with --data DIR).")
     ] = False,
+    speed: Annotated[
+        bool, typer.Option(help="Also time each network at each precision, where there are several.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it costs, and stop.")] = False,
     preprocess: Annotated[
         str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
@@ -82,6 +85,7 @@ def reproduce(
         tables=tuple(table or ()),
         images=images,
         full=full,
+        speed=speed,
         setting=setting,
         others=others,
         left_out=left_out,
@@ -134,7 +138,8 @@ def _show_reproduced(done: Any, json: bool) -> None:
     if json:
         print_json(summary_of_all(done))
         return
-    rows = [(_row_label(row["row"]), row) for row in map(summary_of, done.records)]
+    accuracy = [summary_of(record) for record in done.records if record.kind == "accuracy"]
+    rows = [(_row_label(row["row"]), row) for row in accuracy]
     width = max(len(label) for label, _ in rows)
     say(f"{'row':{width}} {'at':5} {'images':>7} {'top-1 %':>8} {'top-5 %':>8}   paper")
     for label, row in rows:

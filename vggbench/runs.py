@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vggbench import environment, paper, plan, runs_inputs, runs_precision
+from vggbench import environment, paper, plan, runs_inputs, runs_precision, runs_speed
 from vggbench import report as pages
 from vggbench.findings import Finding, judge
 from vggbench.images import Dataset
@@ -47,9 +47,14 @@ def reproduce(request: Request, out: Path, progress: Report = silent) -> Reprodu
     runs_inputs.check_out(out)
     dataset = runs_inputs.dataset_of(request, progress)
     work = runs_inputs.plan_of(request, dataset)
-    records = _measure(request, dataset, work, progress)
+    records, how = _measure(request, dataset, work, progress)
+    hows = [(request.setting, how)]
     for other in runs_precision.others(request):
-        records += _measure(other, dataset, runs_inputs.plan_of(other, dataset), progress)
+        found, how = _measure(other, dataset, runs_inputs.plan_of(other, dataset), progress)
+        records += found
+        hows.append((other.setting, how))
+    if request.speed and len(hows) > 1:
+        records += runs_speed.speeds(work.networks, hows, progress)
     recorded = runs_inputs.recorded_runs() if request.on_sample else []
     findings = judge([*records, *recorded])
     context = pages.context_from(records)
@@ -68,12 +73,15 @@ def reproduce(request: Request, out: Path, progress: Report = silent) -> Reprodu
     return Reproduced(out / "index.html", out / "records.jsonl", records, findings, work.missing)
 
 
-def _measure(request: Request, dataset: Dataset, work: plan.Plan, progress: Report) -> list[Record]:
-    """One record a row of the plan, at the request's precision."""
+def _measure(
+    request: Request, dataset: Dataset, work: plan.Plan, progress: Report
+) -> tuple[list[Record], Quantizations]:
+    """One record a row of the plan, at the request's precision, and how the networks were made INT8 for it."""
     started, setting = _now(), request.setting
     weights = [network.weights for network in work.networks]
     how = runs_precision.quantizations(request, setting, weights, dataset, progress)
-    return records_of(dataset, work, run_networks(dataset, work, setting, progress, how), setting, started)
+    results = run_networks(dataset, work, setting, progress, how)
+    return records_of(dataset, work, results, setting, started), how
 
 
 def run_networks(
@@ -225,7 +233,7 @@ def summary_of_all(done: Reproduced) -> dict[str, Any]:
     return {
         "page": str(done.page),
         "records": str(done.records_path),
-        "rows": [summary_of(record) for record in done.records],
+        "rows": [summary_of(record) for record in done.records if record.kind == "accuracy"],
         "findings": [dataclasses.asdict(finding) for finding in done.findings],
         "missing": list(done.missing),
     }

@@ -17,7 +17,7 @@ from vgg_reference.architectures import ARCHITECTURES, UnknownArchitecture
 from vgg_reference.weights import PREPROCESSING, BadWeights, Weights, read_weights
 from vggbench import backends, cache, paper, plan
 from vggbench import weights as known_weights
-from vggbench.errors import BackendUnavailable, StorageError, UsageError, WeightsError
+from vggbench.errors import StorageError, UsageError, WeightsError
 from vggbench.images import Dataset, open_dataset
 from vggbench.images.decode import BadImage, decode
 from vggbench.measure.accuracy import ON_BAD
@@ -36,7 +36,10 @@ THUMBNAILS, THUMBNAIL_PIXELS = 40, 160
 
 @dataclass(frozen=True)
 class Setting:
-    """How passes run. device: "auto", "cpu" or "cuda"; threads: None leaves the backend's default."""
+    """How passes run. device: "auto", "cpu" or "cuda"; threads: None leaves the backend's default.
+
+    why: a sentence, where the backend was chosen and not asked for.
+    """
 
     backend: str
     precision: str = "fp32"
@@ -44,6 +47,7 @@ class Setting:
     threads: int | None = None
     on_bad: str = "stop"
     choices: Choices = field(default_factory=Choices)
+    why: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,9 @@ class Request:
 
     authors: the user states that the files are the authors' public models; without that no row gets a verdict.
     images: only the first so many; tables: only these; full: all images for the costly rows of the sample set too.
-    others: further precisions beside the first; left_out: those that cannot run here, a sentence each. calibrations:
-    (network, training scale or None) -> file of ranges, for int8.
+    speed: time the networks at each precision, where there are several. others: further precisions beside the first;
+    left_out: those that cannot run here, a sentence each. calibrations: (network, training scale or None) -> file of
+    ranges, for int8.
     """
 
     setting: Setting
@@ -65,6 +70,7 @@ class Request:
     tables: tuple[int, ...] = ()
     images: int | None = None
     full: bool = False
+    speed: bool = False
     others: tuple[Setting, ...] = ()
     left_out: tuple[str, ...] = ()
     calibrations: Mapping[tuple[str, str | None], Path] = field(default_factory=dict)
@@ -89,33 +95,20 @@ def setting(
     choices: Choices | None = None,
 ) -> Setting:
     """A setting that can work here. Raises UsageError, BackendUnavailable before anything costly happens."""
-    if precision not in backends.PRECISIONS:
-        raise UsageError(f"No precision {precision!r}. Known: {', '.join(backends.PRECISIONS)}.")
-    if device not in backends.DEVICES:
-        raise UsageError(f"No device {device!r}. Known: {', '.join(backends.DEVICES)}.")
     if on_bad not in ON_BAD:
         raise UsageError(f"No on-bad {on_bad!r}. Known: {', '.join(ON_BAD)}.")
-    name = backend or _default_backend(precision, device)
-    module = backends.module(name)
-    missing = module.available()
-    if missing is not None:
-        raise BackendUnavailable(missing)
-    offered = module.precisions(device)
-    why_not = offered.get(precision, f"not offered by {name}")
-    if why_not is not None:
-        here = ", ".join(key for key, reason in offered.items() if reason is None) or "nothing"
-        raise BackendUnavailable(f"Backend {name} cannot run {precision} on {device}: {why_not}. It runs here: {here}.")
-    return Setting(name, precision, device, threads, on_bad, choices or Choices())
+    if backend is None or backend == backends.AUTO:
+        backend, why = _default_backend(precision, device)
+    else:
+        backends.check_runs(backend, precision, device)
+        why = ""
+    return Setting(backend, precision, device, threads, on_bad, choices or Choices(), why)
 
 
-def _default_backend(precision: str, device: str) -> str:
-    """The default one, or the first that has the precision here."""
-    first = backends.default_backend()
-    for name in (first, *backends.BACKENDS):
-        module = backends.module(name)
-        if module.available() is None and module.precisions(device).get(precision, "") is None:
-            return name
-    return first
+def _default_backend(precision: str, device: str) -> tuple[str, str]:
+    """The fastest here, and why it was chosen. Raises UsageError, BackendUnavailable."""
+    choice = backends.choose(precision, device)
+    return choice.backend, choice.why
 
 
 def dataset_of(request: Request, progress: Report) -> Dataset:

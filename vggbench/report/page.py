@@ -75,6 +75,7 @@ def _environment() -> jinja2.Environment:
         "quoted": tables.quoted_value,
         "duration": duration,
         "slug": lambda text: str(text).replace(" ", "-"),
+        "rate": rate,
         "thousands": lambda value: f"{value:,}",
         "plural": plural,
     }
@@ -84,6 +85,11 @@ def _environment() -> jinja2.Environment:
 def plural(count: int, one: str, many: str | None = None) -> str:
     """ "1 row", "3 rows"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def rate(value: float) -> str:
+    """Three digits: "7.12", "28.4", "1,830"."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def p_value(value: Any) -> str:

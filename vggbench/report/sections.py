@@ -7,13 +7,13 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from vggbench import paper
-from vggbench.report import ReportContext, charts, tables
+from vggbench.report import ReportContext, charts, numerics, tables
 from vggbench.report.precision import EXPECTED_POINTS, missed, precision_rows, what_ran
 from vggbench.report.rows import Measured, anchor_of, class_count, is_imagenet, measured, rank_counts
+from vggbench.report.speed import peak_rows, speed_rows
 from vggbench.results import Record, main_precision, precision_of
 
 if TYPE_CHECKING:
@@ -111,35 +111,31 @@ def claims(given: Inputs) -> dict[str, Any]:
 
 
 def precision(given: Inputs) -> dict[str, Any] | None:
-    """Other precisions beside the main one, row by row."""
+    """Other precisions beside the main one, row by row, their speeds, and the machine's peaks."""
+    main = main_precision(given.records)
     names, rows = precision_rows(given.every_row, given.records)
-    if not rows:
+    speed_names, speeds = speed_rows(given.records, main)
+    peaks = peak_rows(given.records)
+    if not rows and not speeds and not peaks:
         return None
     return {
-        "main": main_precision(given.records),
+        "main": main,
         "names": names,
         "rows": rows,
         "expected": {name: EXPECTED_POINTS[name] for name in names if name in EXPECTED_POINTS},
         "missed": missed(rows),
         "ran": what_ran(rows),
+        "speed_names": speed_names,
+        "speed_rows": speeds,
+        "peaks": peaks,
     }
 
 
 def others(given: Inputs) -> dict[str, Any] | None:
-    """Records that stand beside no row: other protocols, and timings."""
+    """Records that stand beside no row: other protocols and networks."""
     known = {claim.id for claim in paper.claims()}
     rows = [row for row in given.every_row if row.record.claim not in known]
-    timings = [
-        {
-            "record": record,
-            "anchor": anchor_of(record),
-            "median_ms": 1000 * median(record.samples.values),
-            "calls": len(record.samples.values),
-        }
-        for record in given.records
-        if record.kind == "latency" and record.samples.values
-    ]
-    return {"rows": rows, "timings": timings} if rows or timings else None
+    return {"rows": rows} if rows else None
 
 
 def networks(given: Inputs) -> dict[str, Any]:
@@ -230,7 +226,7 @@ def _json(record: Record, context: ReportContext) -> str:
         fields["samples"] = {"unit": "rank", "count": len(record.samples.values), "rank_counts": rank_counts(record)}
     if record.environment and record.environment == context.machine:
         fields["environment"] = "as under Environment on this page"
-    return json.dumps(fields, indent=1, ensure_ascii=False)
+    return json.dumps(numerics.shortened(fields), indent=1, ensure_ascii=False)
 
 
 def _plain(value: Any) -> str:
@@ -247,7 +243,8 @@ def _plain(value: Any) -> str:
 SECTIONS = (
     ("findings", "Findings of the paper", findings),
     ("tables", "Tables 3 to 6: printed and measured", claims),
-    ("precision", "What a precision costs", precision),
+    ("precision", "Precision and speed", precision),
+    ("numerics", "What a precision moves", numerics.section),
     ("others", "Other measurements", others),
     ("networks", "Tables 1 and 2: the networks", networks),
     ("hardest", "Hardest images", hardest),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vggbench import precisions
 from vggbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,19 +19,20 @@ if TYPE_CHECKING:
 
 _OPEN = "What the paper leaves open"
 _HOW = "How it runs"
+_PRECISIONS = " or ".join(", ".join(precisions.PRECISIONS).rsplit(", ", 1))
 
 
 def _known(name: str) -> Callable[[], list[str]]:
     """Values for shell completion, imported only then."""
 
     def values() -> list[str]:
-        from vggbench import backends, protocols
+        from vggbench import protocols
 
         tables = {
             "protocol": list(protocols.PROTOCOLS),
-            "backend": list(backends.BACKENDS),
-            "precision": list(backends.PRECISIONS),
-            "device": list(backends.DEVICES),
+            "backend": ["auto", *precisions.BACKENDS],
+            "precision": list(precisions.PRECISIONS),
+            "device": ["auto", *precisions.DEVICES],
             **{key: list(accepted) for key, accepted in protocols.CHOICES.items()},
         }
         return tables[name]
@@ -57,13 +59,13 @@ Network = Annotated[
 Backend = Annotated[
     str | None,
     typer.Option(
-        help="pytorch or onnxruntime [default: the faster one here].",
+        help=f"{', '.join(precisions.BACKENDS)} or auto: the fastest one here for the precision [default: auto].",
         autocompletion=_known("backend"),
         rich_help_panel=_HOW,
     ),
 ]
 Precision = Annotated[
-    str, typer.Option(help="fp32, bf16, fp16 or int8.", autocompletion=_known("precision"), rich_help_panel=_HOW)
+    str, typer.Option(help=f"{_PRECISIONS}.", autocompletion=_known("precision"), rich_help_panel=_HOW)
 ]
 Precisions = Annotated[
     str | None,
@@ -91,7 +93,13 @@ Calibrations = Annotated[
         rich_help_panel=_HOW,
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", autocompletion=_known("device"), rich_help_panel=_HOW)]
+_DEVICE_HELP = f"auto, {' or '.join(precisions.DEVICES)}."
+Device = Annotated[str, typer.Option(help=_DEVICE_HELP, autocompletion=_known("device"), rich_help_panel=_HOW)]
+    str,
+    typer.Option(
+        help=f"auto, {' or '.join(precisions.DEVICES)}.", autocompletion=_known("device"), rich_help_panel=_HOW
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of the CPU backend [default: physical cores].", rich_help_panel=_HOW)
 ]
@@ -135,10 +143,11 @@ def setting(
     on_bad: str,
     choices: dict[str, str | None],
 ) -> Setting:
-    """Checked before anything costly happens. Raises UsageError, BackendUnavailable."""
+    """Checked before anything costly happens; says why a backend was chosen. Raises UsageError, BackendUnavailable."""
     from vggbench import runs_inputs
+    from vggbench.cli_common import note
 
-    return runs_inputs.setting(
+    found = runs_inputs.setting(
         backend=backend,
         precision=precision,
         device=device,
@@ -146,6 +155,9 @@ def setting(
         on_bad=on_bad,
         choices=checked_choices(choices),
     )
+    if found.why:
+        note(found.why)
+    return found
 
 
 def checked_choices(choices: dict[str, str | None]) -> Choices:

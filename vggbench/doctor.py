@@ -8,8 +8,8 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 
-from vggbench import backends, cache, environment
-from vggbench.errors import StorageError, VggbenchError
+from vggbench import backends, cache, environment, precisions
+from vggbench.errors import BackendUnavailable, StorageError, VggbenchError
 from vggbench.weights import SAMPLE_FAMILY
 
 #: The sample set, its posteriors and graphs take less than this.
@@ -31,7 +31,7 @@ class Check:
 
 def examine() -> list[Check]:
     """Every check, the machine first."""
-    return [_python(), _machine(), _gpu(), *_backends(), _cache(), _sample_set(), _family()]
+    return [_python(), _machine(), _gpu(), *_arithmetic(), *_backends(), _cache(), _sample_set(), _family()]
 
 
 def _python() -> Check:
@@ -79,11 +79,34 @@ def _backend(name: str, devices: tuple[str, ...]) -> list[Check]:
     checks = []
     for device in devices:
         offered = module.precisions(device)
-        works = [precision for precision, why in offered.items() if why is None]
+        works = [_computes(precision, name, device) for precision, why in offered.items() if why is None]
         lacks = "; ".join(f"no {precision}: {why}" for precision, why in offered.items() if why is not None)
         detail = ", ".join(works) + (f" ({lacks})" if lacks else "") if works else lacks
         checks.append(Check(f"backend {name} on {device}", "ok" if works else "absent", detail))
     return checks
+
+
+def _computes(precision: str, name: str, device: str) -> str:
+    """ "fp16 = fp32 on weights stored as fp16", or the precision alone where that says it."""
+    row = precisions.find(precision, name, device)
+    how = precisions.arithmetic(row) if isinstance(row, precisions.Row) else precision
+    return precision if how == precision else f"{precision} = {how}"
+
+
+def _arithmetic() -> list[Check]:
+    """What the CPU computes in beyond fp32, what it lacks for more, and what --backend auto takes."""
+    found = []
+    for precision in backends.PRECISIONS:
+        unit, lacks = precisions.best_unit(precision), precisions.lacks(precision)
+        has = f"by {unit.name}" if unit else lacks or "always"
+        more = precisions.would_do_more(precision) if precision != "fp32" else ""
+        try:
+            chosen = f"; auto takes {backends.choose(precision, 'auto').backend}"
+        except BackendUnavailable:
+            chosen = "; no backend runs it here"
+        detail = f"{has}{f' ({more} would do more)' if more else ''}{chosen}"
+        found.append(Check(f"{precision} on the CPU", "absent" if lacks else "ok", detail))
+    return found
 
 
 def _command_in(text: str) -> str:

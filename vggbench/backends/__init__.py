@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil  # type: ignore[import-untyped]
 
+from vggbench import precisions as table
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.variants import Variant
 
@@ -24,11 +26,15 @@ Array = npt.NDArray[np.float32]
 BACKENDS: dict[str, str] = {
     "pytorch": "vggbench.backends.pytorch",
     "onnxruntime": "vggbench.backends.ort",
+    "openvino": "vggbench.backends.openvino",
+    "torch-compile": "vggbench.backends.torch_compile",
 }
 
 #: Precisions any backend may offer; which ones it does here is its own ``precisions``.
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
-DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = tuple(table.PRECISIONS)
+DEVICES = ("auto", *table.DEVICES)
+#: Instead of a backend's name: choose() takes the fastest one.
+AUTO = "auto"
 
 
 class Session(Protocol):
@@ -57,43 +63,129 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(BACKENDS[name])
 
 
-def default_backend() -> str:
-    """onnxruntime where it works (faster on a CPU), else pytorch; where torch has a CUDA device pytorch."""
+@dataclass(frozen=True)
+class Choice:
+    """A backend that was chosen, and why, in one sentence."""
+
+    backend: str
+    why: str
+
+
+def choose(precision: str, device: str) -> Choice:
+    """The fastest backend that has the precision here, by the table's order; the GPU first for "auto".
+
+    Raises UsageError for an unknown name, BackendUnavailable if none has it.
+    """
+    _check_names(precision, device)
+    reasons: list[str] = []
+    for kind in [device] if device != "auto" else (["cuda", "cpu"] if _has_gpu() else ["cpu"]):
+        faster: list[str] = []
+        for row in table.fastest(precision, kind):
+            why_not = missing(row.backend, precision, kind)
+            if why_not is None:
+                but = f"; faster would be {' and '.join(faster)}" if faster else ""
+                how = f"{table.arithmetic(row)} on the {'GPU' if kind == 'cuda' else 'CPU'}"
+                why = f"{row.backend} was chosen: the fastest backend here for {precision} ({how}){but}."
+                return Choice(row.backend, why)
+            faster.append(f"{row.backend} ({why_not})")
+        reasons += faster
+    raise BackendUnavailable(f"No backend runs {precision} on {device} here: {'; '.join(reasons) or 'none has it'}.")
+
+
+def missing(name: str, precision: str, device: str) -> str | None:
+    """None if the backend runs the precision on the device here, else why not, in a few words."""
+    backend = module(name)
+    absent: str | None = backend.available()
+    if absent is not None:
+        return absent.rstrip(".")
+    why: str | None = backend.precisions(device).get(precision, f"not offered by {name}")
+    return why
+
+
+def check_runs(name: str, precision: str, device: str) -> None:
+    """Raises UsageError for a name that nothing has, BackendUnavailable for what does not work here."""
+    backend = module(name)
+    _check_names(precision, device)
+    absent = backend.available()
+    if absent is not None:
+        raise BackendUnavailable(absent)
+    offered = backend.precisions(device)
+    why_not = offered.get(precision, f"not offered by {name}")
+    if why_not is not None:
+        here = ", ".join(key for key, reason in offered.items() if reason is None) or "nothing"
+        raise BackendUnavailable(f"Backend {name} cannot run {precision} on {device}: {why_not}. It runs here: {here}.")
+
+
+def offered(name: str, kind: str) -> dict[str, str | None]:
+    """What the table says of a backend on "cpu" or "cuda": precision -> None, or why not on this machine's CPU."""
+    found: dict[str, str | None] = {}
+    for precision in PRECISIONS:
+        entry = table.find(precision, name, kind)
+        if not isinstance(entry, table.Row):
+            found[precision] = entry.why if entry else f"not offered by {name}"
+        elif table.arithmetic(entry):
+            found[precision] = None
+        else:
+            found[precision] = f"{table.lacks(precision)}; {table.would_do_more(precision)} would do it"
+    return found
+
+
+def _check_names(precision: str, device: str) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(f"No precision {precision!r}. Known: {', '.join(PRECISIONS)}.")
+    if device not in DEVICES:
+        raise UsageError(f"No device {device!r}. Known: {', '.join(DEVICES)}.")
+
+
+def _has_gpu() -> bool:
     from vggbench.environment import has_cuda
 
-    # The driver is asked first: it answers without importing torch. A CPU build of torch cannot use what it finds.
-    if has_cuda():
-        import torch
-
-        if torch.cuda.is_available():
-            return "pytorch"
-    return "onnxruntime" if module("onnxruntime").available() is None else "pytorch"
+    return has_cuda()
 
 
 def open_session(variant: Variant, device: str = "auto", threads: int | None = None) -> Session:
     """A session for the variant. threads: of a CPU backend; None takes default_threads(), the same for every backend.
 
-    Raises UsageError for an unknown backend, precision or device, BackendUnavailable for one that does not work here.
+    Raises UsageError for an unknown backend, precision or device and for int8 without ranges, BackendUnavailable for
+    one that does not work here, CalibrationError for ranges of other weights.
     """
     backend = module(variant.backend)
-    if variant.precision not in PRECISIONS:
-        raise UsageError(f"No precision {variant.precision!r}. Known: {', '.join(PRECISIONS)}.")
-    if device not in DEVICES:
-        raise UsageError(f"No device {device!r}. Known: {', '.join(DEVICES)}.")
+    _check_names(variant.precision, device)
     if threads is not None and threads < 1:
         raise UsageError(f"Cannot run on {threads} threads. Give 1 or more, or leave it out.")
-    missing = backend.available()
-    if missing is not None:
-        raise BackendUnavailable(missing)
-    offered = backend.precisions(device)
-    why_not = offered.get(variant.precision, f"not offered by {variant.backend}")
-    if why_not is not None:
-        here = ", ".join(name for name, reason in offered.items() if reason is None)
-        raise BackendUnavailable(
-            f"Backend {variant.backend} cannot run {variant.precision} on {device}: {why_not}. It runs here: {here}."
-        )
+    check_runs(variant.backend, variant.precision, device)
+    if variant.precision == "int8":
+        network = variant.weights.network
+        if variant.quantization is None:
+            raise UsageError(
+                f"int8 needs calibration ranges, and none were given for {network}. Make them with "
+                f"vggbench calibrate --network {network}, and give them: --calibration FILE."
+            )
+        variant.quantization.ranges.check(network, variant.weights.digest)
     session: Session = backend.open_session(variant, device, threads)
     return session
+
+
+def describe(variant: Variant, device: str, threads: int) -> dict[str, Any]:
+    """What every session's info says: the arithmetic and weights of the table, the hardware that would do more.
+
+    device: "cpu" or "cuda:0".
+    """
+    row = table.find(variant.precision, variant.backend, device.split(":")[0])
+    found: dict[str, Any] = {
+        "backend": variant.backend,
+        "device": device,
+        "precision": variant.precision,
+        "threads": threads,
+    }
+    if isinstance(row, table.Row):
+        found |= {"arithmetic": table.arithmetic(row), "weights_stored": row.weights}
+        if device == "cpu" and variant.precision != "fp32":
+            unit = table.best_unit(variant.precision)
+            found |= {"cpu_unit": unit.name if unit else "none", "faster_hardware": table.would_do_more(row.precision)}
+    if variant.quantization is not None:
+        found |= {key: variant.identity[key] for key in ("ranges", "layout", "float_layers")}
+    return found
 
 
 def resolve_device(device: str, has_cuda: bool) -> str:
@@ -130,6 +222,9 @@ def check_images(images: Array, variant: Variant) -> None:
     if not fits or images.dtype != np.float32 or not images.flags.c_contiguous:
         order = "" if images.flags.c_contiguous else ", not C-contiguous"
         raise UsageError(f"Images are {images.shape} {images.dtype}{order}; accepted are {accepted}.")
+    # Not left to the scores: a ReLU of oneDNN turns NaN into 0, and integers have none. Both extremes carry a NaN.
+    if not (np.isfinite(images.max()) and np.isfinite(images.min())):
+        raise UsageError("Images hold values that are not finite; accepted are finite pixels. Look at their source.")
 
 
 def check_scores(scores: Array, variant: Variant) -> Array:
@@ -137,7 +232,7 @@ def check_scores(scores: Array, variant: Variant) -> Array:
     if not np.isfinite(scores).all():
         raise BackendUnavailable(
             f"{variant.backend} {variant.precision} gave scores that are not finite: {variant.weights.name} overflows "
-            "the range of this precision, or an input was not finite. Use fp32 or bf16."
+            "the range of this precision. Use fp32 or bf16."
         )
     if scores.dtype != np.float32 or not scores.flags.c_contiguous or not scores.flags.owndata:
         return np.array(scores, np.float32, order="C")

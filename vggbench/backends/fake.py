@@ -1,4 +1,8 @@
-"""A deterministic session for tests of the other parts: no network, scores from each image alone."""
+"""A deterministic session for tests of the other parts: no network, scores from each image alone.
+
+It has every precision and no row in vggbench.precisions, for nothing computes in any: a coarser precision gives the
+same scores in coarser steps, so that what compares precisions has something to find.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from vggbench.backends import Array, check_images, check_scores
+from vggbench.backends import PRECISIONS, Array, check_images, check_scores, describe
 from vggbench.variants import Variant
+
+#: Of the scores, about as coarse as the precision is among values up to 6.
+_STEPS = {"bf16": 2.0**-6, "fp16": 2.0**-9, "int8": 2.0**-4}
 
 
 def available() -> str | None:
@@ -18,8 +25,13 @@ def available() -> str | None:
 
 
 def precisions(device: str) -> dict[str, str | None]:
-    """fp32, whatever the device."""
-    return {"fp32": None, "bf16": "the fake is fp32", "fp16": "the fake is fp32", "int8": "the fake is fp32"}
+    """All of them, whatever the device."""
+    return dict.fromkeys(PRECISIONS)
+
+
+def has_cuda() -> bool:
+    """It runs on the CPU."""
+    return False
 
 
 def open_session(variant: Variant, device: str, threads: int | None) -> FakeSession:
@@ -45,11 +57,8 @@ class FakeSession:
     ) -> None:
         self.device = "cpu"
         self.info: dict[str, Any] = {
-            "backend": variant.backend,
-            "device": "cpu",
-            "precision": variant.precision,
-            "threads": threads,
-            "arithmetic": "fp32",
+            **describe(variant, "cpu", threads),
+            "arithmetic": "none: made-up scores",
             "fake": True,
         }
         self.calls = 0
@@ -81,8 +90,10 @@ class FakeSession:
         """Of one image (3, h, w): waves in the mean and the spread of each channel. Returns (classes,)."""
         pixels = image.astype(np.float64)
         statistics = np.concatenate([pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2))])
-        scores: Array = np.sin(self._phases + statistics[:, None] / 16).sum(axis=0).astype(np.float32)
-        return scores
+        scores = np.sin(self._phases + statistics[:, None] / 16).sum(axis=0)
+        step = _STEPS.get(self._variant.precision)
+        rounded: Array = (scores if step is None else np.round(scores / step) * step).astype(np.float32)
+        return rounded
 
     def close(self) -> None:
         """A second close does nothing."""

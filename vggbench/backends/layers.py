@@ -18,6 +18,7 @@ from vggbench.backends import Array
 from vggbench.backends.taps import Tap, tapped
 from vggbench.errors import BackendUnavailable
 from vggbench.graphs import INPUT, build_graph
+from vggbench.precisions import best_unit
 from vggbench.ranges import quantized_inputs
 from vggbench.variants import Variant
 
@@ -50,6 +51,7 @@ def layer_outputs(variant: Variant, device: str = "auto", threads: int | None = 
 def _pytorch(variant: Variant, device: str, threads: int | None) -> Iterator[LayerOutputs]:
     """The session that runs anyway, with hooks on its modules."""
     session: Any = backends.open_session(variant, device, threads)
+    model = session._forward.args[0]
     found: dict[str, Array] = {}
 
     def keep(name: str, tensor: Any) -> None:
@@ -61,8 +63,8 @@ def _pytorch(variant: Variant, device: str, threads: int | None) -> Iterator[Lay
         return lambda module, given, output: keep(name, output)
 
     wanted = tensor_names(variant)
-    hooks = [session._model.features.register_forward_pre_hook(lambda module, given: keep("images", given[0]))]
-    for name, module in _modules(session._model):
+    hooks = [model.features.register_forward_pre_hook(lambda module, given: keep("images", given[0]))]
+    for name, module in _modules(model):
         if name in wanted:
             hooks.append(module.register_forward_hook(hook(name)))
 
@@ -98,31 +100,28 @@ def _modules(model: Any) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _onnxruntime(variant: Variant, device: str, threads: int | None) -> Iterator[LayerOutputs]:
-    import onnxruntime  # type: ignore[import-untyped]
-
     from vggbench.backends import ort
 
     device = backends.resolve_device(device, ort.has_cuda())
-    graph, taps = _tapped(variant, device)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or backends.default_threads()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    cuda: list[Any] = [] if device == "cpu" else [("CUDAExecutionProvider", {"use_tf32": "0"})]
-    session = onnxruntime.InferenceSession(graph, options, providers=[*cuda, "CPUExecutionProvider"])
+    stored = variant.precision == "fp16" and device == "cpu"
+    graph, taps = tapped(build_graph(variant, storage_only=stored), tensor_names(variant))
+    session = ort.inference_session(graph, device, threads, dense=variant.form == "dense")
     names = [output.name for output in session.get_outputs()]
     yield _reading(variant, taps, lambda images: zip(names, session.run(names, {INPUT: images}), strict=True))
 
 
 @contextmanager
 def _openvino(variant: Variant, device: str, threads: int | None) -> Iterator[LayerOutputs]:
-    import openvino  # type: ignore[import-untyped]
+    from vggbench.backends import openvino
 
-    graph, taps = _tapped(variant, "cpu")
-    core = openvino.Core()
-    exact = {"INFERENCE_PRECISION_HINT": "bf16" if variant.precision == "bf16" else "f32"}
-    exact["INFERENCE_NUM_THREADS"] = str(threads or backends.default_threads())
-    compiled = core.compile_model(core.read_model(graph), "CPU", exact)
+    stored = variant.precision == "fp16" and best_unit("fp16") is None
+    # OpenVINO makes BF16 and FP16 of an FP32 graph by itself, as its session lets it.
+    drawn = variant if stored or variant.precision == "int8" else replace(variant, precision="fp32")
+    graph, taps = tapped(build_graph(drawn, storage_only=stored), tensor_names(variant))
+    core = openvino.load().Core()
+    hint = {"bf16": "bf16", "fp16": "f32" if stored else "f16"}.get(variant.precision, "f32")
+    options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads or backends.default_threads()}
+    compiled = core.compile_model(core.read_model(graph), "CPU", options)
     names = [output.get_any_name() for output in compiled.outputs]
 
     def run(images: Array) -> Iterator[tuple[str, Array]]:
@@ -130,13 +129,6 @@ def _openvino(variant: Variant, device: str, threads: int | None) -> Iterator[La
         return ((name, found[output]) for name, output in zip(names, compiled.outputs, strict=True))
 
     yield _reading(variant, taps, run)
-
-
-def _tapped(variant: Variant, device: str) -> tuple[bytes, list[Tap]]:
-    """The graph that the backend runs, with its layers as outputs."""
-    precision = "fp32" if variant.precision == "bf16" else variant.precision
-    stored = variant.precision == "fp16" and device == "cpu"
-    return tapped(build_graph(replace(variant, precision=precision), storage_only=stored), tensor_names(variant))
 
 
 def _reading(

@@ -1,4 +1,8 @@
-"""ONNX Runtime, FP32: the graph of vggbench.graphs on the CPU, or on CUDA where the installed build has it."""
+"""ONNX Runtime: the graphs of vggbench.graphs on the CPU, or on CUDA where the installed build has it.
+
+FP32; INT8 in either layout; FP16 as FP16-typed layers on CUDA, and on a CPU, for which it has no such kernels, as
+weights kept in FP16 and computed with in FP32.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,23 @@ from typing import Any
 
 from vgg_reference.architectures import architecture, count_parameters
 from vggbench import cache
-from vggbench.backends import Array, check_images, check_scores, default_threads, resolve_device
+from vggbench.backends import (
+    Array,
+    check_images,
+    check_scores,
+    default_threads,
+    describe,
+    offered,
+    resolve_device,
+)
 from vggbench.errors import BackendUnavailable
 from vggbench.graphs import INPUT, OUTPUT, export_onnx, graph_path, graph_sha256
 from vggbench.variants import Variant
 
 _CUDA = "CUDAExecutionProvider"
 _CACHED_BYTES = 64 << 20
+#: It makes integer kernels of a Q/DQ graph only from unsigned activations, with nothing left between the pairs.
+_EMULATED = "fp32 between values rounded to int8 (this layout has no integer kernels here)"
 
 
 def available() -> str | None:
@@ -27,9 +41,10 @@ def available() -> str | None:
 
 def precisions(device: str) -> dict[str, str | None]:
     """Precision -> None, or why not here."""
-    other = "this backend runs fp32 graphs only; use pytorch"
-    cuda = None if resolve_device(device, has_cuda()) == "cpu" or has_cuda() else _no_cuda()
-    return {"fp32": cuda, "bf16": other, "fp16": other, "int8": "no quantized graphs yet"}
+    if resolve_device(device, has_cuda()) == "cpu":
+        return offered("onnxruntime", "cpu")
+    found = offered("onnxruntime", "cuda")
+    return found if has_cuda() else {name: why or _NO_CUDA for name, why in found.items()}
 
 
 def has_cuda() -> bool:
@@ -39,20 +54,49 @@ def has_cuda() -> bool:
     return _CUDA in onnxruntime.get_available_providers()
 
 
-def _no_cuda() -> str:
-    return "this build of ONNX Runtime has no CUDA; install onnxruntime-gpu in place of onnxruntime"
+_NO_CUDA = "this build of ONNX Runtime has no CUDA; install onnxruntime-gpu in place of onnxruntime"
 
 
 def open_session(variant: Variant, device: str, threads: int | None) -> OrtSession:
-    """Raises BackendUnavailable, WeightsError."""
+    """Raises BackendUnavailable, CalibrationError, WeightsError."""
     return OrtSession(variant, resolve_device(device, has_cuda()), threads or default_threads())
 
 
-def _graph(variant: Variant) -> bytes | Path:
+def graph_of(variant: Variant, *, storage_only: bool = False) -> bytes | Path:
     """A large graph as a file in the cache, for it takes seconds to write; a small one made anew."""
     weights = variant.weights
     parameters = count_parameters(architecture(weights.network, weights.batch_norm), **weights.size)
-    return graph_path(variant, cache.root()) if 4 * parameters >= _CACHED_BYTES else export_onnx(variant)
+    if 4 * parameters >= _CACHED_BYTES:
+        return graph_path(variant, cache.root(), storage_only=storage_only)
+    return export_onnx(variant, storage_only=storage_only)
+
+
+def inference_session(
+    graph: bytes | Path, device: str = "cpu", threads: int | None = None, *, dense: bool = False, **options: Any
+) -> Any:
+    """An onnxruntime.InferenceSession with our options. dense: inputs come in many sizes.
+
+    options: further attributes of onnxruntime.SessionOptions. Raises BackendUnavailable where CUDA does not start.
+    """
+    import onnxruntime
+
+    chosen = onnxruntime.SessionOptions()
+    chosen.intra_op_num_threads = threads or default_threads()
+    chosen.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    chosen.log_severity_level = 3  # errors only: warnings would go to the user's terminal
+    # Waiting threads must not burn the cores on which images are decoded at the same time.
+    chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Dense images come in many sizes, and a memory pattern is kept for each that was seen.
+    chosen.enable_mem_pattern = not dense
+    for name, value in options.items():
+        setattr(chosen, name, value)
+    providers = ["CPUExecutionProvider"] if device == "cpu" else [(_CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(
+        graph if isinstance(graph, bytes) else str(graph), chosen, providers=providers
+    )
+    if device != "cpu" and _CUDA not in session.get_providers():
+        raise BackendUnavailable("ONNX Runtime could not start CUDA. Use --device cpu, or see: vggbench doctor")
+    return session
 
 
 class OrtSession:
@@ -61,35 +105,20 @@ class OrtSession:
     def __init__(self, variant: Variant, device: str, threads: int) -> None:
         import onnxruntime
 
-        graph = _graph(variant)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3  # errors only: warnings would go to the user's terminal
-        # Waiting threads must not burn the cores on which images are decoded at the same time.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Dense images come in many sizes, and a memory pattern is kept for each that was seen.
-        options.enable_mem_pattern = variant.form == "crop"
-        wanted = ["CPUExecutionProvider"] if device == "cpu" else [(_CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"]
-        self._session: Any = onnxruntime.InferenceSession(
-            graph if isinstance(graph, bytes) else str(graph), options, providers=wanted
-        )
-        if device != "cpu" and _CUDA not in self._session.get_providers():
-            raise BackendUnavailable("ONNX Runtime could not start CUDA. Use --device cpu, or see: vggbench doctor")
+        graph = graph_of(variant, storage_only=variant.precision == "fp16" and device == "cpu")
+        self._session: Any = inference_session(graph, device, threads, dense=variant.form == "dense")
         self.device = device
         self._variant = variant
         self.info: dict[str, Any] = {
-            "backend": "onnxruntime",
-            "device": device,
-            "precision": variant.precision,
-            "threads": threads,
+            **describe(variant, device, threads),
             "onnxruntime": onnxruntime.__version__,
             "providers": ",".join(self._session.get_providers()),
             "graph_sha256": graph_sha256(graph),
             "graph_optimization": "all",
             "spinning": False,
-            "arithmetic": "fp32",
         }
+        if variant.quantization is not None and variant.quantization.layout == "tensorrt":
+            self.info["arithmetic"] = _EMULATED
 
     def __call__(self, images: Array) -> Array:
         check_images(images, self._variant)

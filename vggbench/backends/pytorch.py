@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,13 +14,14 @@ from torch.nn import functional
 
 from vgg_reference.model import VGG, average_score_map
 from vgg_reference.weights import BadWeights, load
-from vggbench.backends import Array, check_images, check_scores, default_threads, resolve_device
+from vggbench import precisions as table
+from vggbench.backends import Array, check_images, check_scores, default_threads, describe, offered, resolve_device
 from vggbench.errors import WeightsError
 from vggbench.variants import Variant
 
+#: Images on the device -> class scores.
+Forward = Callable[[Tensor], Tensor]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-#: Flags in /proc/cpuinfo of cores that compute in a type; without one, torch emulates it more slowly than FP32.
-_CPU_FLAGS = {"bf16": ("avx512_bf16", "amx_bf16", "bf16"), "fp16": ("avx512_fp16", "amx_fp16", "asimdhp")}
 
 
 def available() -> str | None:
@@ -30,15 +31,31 @@ def available() -> str | None:
 
 def precisions(device: str) -> dict[str, str | None]:
     """Precision -> None, or why not here."""
-    int8 = "eager PyTorch has no int8 convolutions that keep these weights' accuracy without calibration"
+    return offered_by_torch("pytorch", device)
+
+
+def offered_by_torch(name: str, device: str) -> dict[str, str | None]:
+    """The table's rows of a backend that runs on torch, as far as this build and the device have them."""
     if resolve_device(device, torch.cuda.is_available()) == "cpu":
-        return {"fp32": None, "bf16": _cpu_lacks("bf16"), "fp16": _cpu_lacks("fp16"), "int8": int8}
+        found = offered(name, "cpu")
+        if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            why = "this build of torch has no oneDNN, without which it is slower than fp32"
+            found |= {key: found[key] or why for key in ("bf16", "fp16")}
+        return found
+    found = offered(name, "cuda")
     if not torch.cuda.is_available():
         build = "torch sees no CUDA device" if torch.version.cuda else "this is a CPU build of torch"
-        why = f"{build}; install torch for CUDA on a machine with an NVIDIA driver"
-        return {"fp32": why, "bf16": why, "fp16": why, "int8": int8}
-    bf16 = None if torch.cuda.is_bf16_supported(including_emulation=False) else "the GPU is older than Ampere"
-    return {"fp32": None, "bf16": bf16, "fp16": None, "int8": int8}
+        return {
+            key: why or f"{build}; install torch for CUDA on a machine with an NVIDIA driver"
+            for key, why in found.items()
+        }
+    major, minor = torch.cuda.get_device_capability()
+    for key in found:
+        row = table.find(key, name, "cuda")
+        if isinstance(row, table.Row) and 10 * major + minor < row.capability:
+            needed = f"{row.capability // 10}.{row.capability % 10}"
+            found[key] = f"the GPU has compute capability {major}.{minor}, {key} needs {needed} (Ampere or later)"
+    return found
 
 
 def open_session(variant: Variant, device: str, threads: int | None) -> TorchSession:
@@ -47,9 +64,14 @@ def open_session(variant: Variant, device: str, threads: int | None) -> TorchSes
 
 
 class TorchSession:
-    """One network in eager mode; see vggbench.backends.Session."""
+    """One network in torch; see vggbench.backends.Session.
 
-    def __init__(self, variant: Variant, device: str, threads: int) -> None:
+    compile: makes the function that runs, of the one that takes images on the device and gives scores (None: as it is).
+    """
+
+    def __init__(
+        self, variant: Variant, device: str, threads: int, compile: Callable[[Forward], Forward] | None = None
+    ) -> None:
         dense = variant.form == "dense"
         cuda = device != "cpu"
         try:
@@ -63,13 +85,9 @@ class TorchSession:
         torch.set_num_threads(threads)
         self.device = device
         self.info: dict[str, Any] = {
-            "backend": "pytorch",
-            "device": device,
-            "precision": variant.precision,
-            "threads": threads,
+            **describe(variant, device, threads),
             "torch": torch.__version__,
             "memory_format": "channels_last",
-            "arithmetic": variant.precision,
         }
         if cuda:
             # Otherwise "fp32" convolutions run in TF32, with 10 bits of mantissa.
@@ -86,19 +104,17 @@ class TorchSession:
             }
         else:
             self.info |= {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "allocator": keep_memory()}
-        self._model: VGG | None = model.to(device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        placed: VGG = model.to(device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        forward = functools.partial(_scores, placed, variant.score_pool if dense else None)
+        self._forward: Forward | None = compile(forward) if compile else forward
 
     def __call__(self, images: Array) -> Array:
         check_images(images, self._variant)
-        if self._model is None:
+        if self._forward is None:
             raise ValueError("This session is closed.")
         with torch.inference_mode():
             x = self._upload(images).to(self._dtype, memory_format=torch.channels_last)
-            if self._variant.form == "dense":
-                scores = average_score_map(_score_map(self._model, x).float(), self._variant.score_pool)
-            else:
-                scores = self._model(x).float()
-            result: Array = scores.cpu().contiguous().numpy()
+            result: Array = self._forward(x).cpu().contiguous().numpy()
         return check_scores(result, self._variant)
 
     def _upload(self, images: Array) -> Tensor:
@@ -114,12 +130,19 @@ class TorchSession:
 
     def close(self) -> None:
         """Free the device's memory; a second close does nothing."""
-        if self._model is None:
+        if self._forward is None:
             return
-        self._model = self._staging = None
+        self._forward = self._staging = None
         torch.set_num_threads(self._threads_before)
         if self.device != "cpu":
             torch.cuda.empty_cache()
+
+
+def _scores(model: VGG, score_pool: str | None, x: Tensor) -> Tensor:
+    """Class scores (n, classes), FP32. score_pool: of the dense form; None in crop form."""
+    if score_pool is None:
+        return model(x).float()  # type: ignore[no-any-return]
+    return average_score_map(_score_map(model, x).float(), score_pool)
 
 
 def _score_map(model: VGG, x: Tensor) -> Tensor:
@@ -152,19 +175,3 @@ def keep_memory() -> str:
         if all(mallopt(name, value) == 1 for name, value in settings):
             return "glibc, keeping freed memory"
     return "default"
-
-
-def _cpu_lacks(precision: str) -> str | None:
-    """None if this CPU computes in the type, else one line."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return "this build of torch has no oneDNN, without which it is slower than fp32"
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return "cannot tell whether this CPU computes in it (no /proc/cpuinfo)"
-    words = {
-        word for line in text.splitlines() if line.lower().startswith(("flags", "features")) for word in line.split()
-    }
-    if words.intersection(_CPU_FLAGS[precision]):
-        return None
-    return f"this CPU has none of {', '.join(_CPU_FLAGS[precision])} and would only emulate it"

@@ -1,0 +1,93 @@
+"""torch.compile with inductor: the eager backend's network and types, compiled at the first call."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import shutil
+import sysconfig
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vggbench.backends import Array, default_threads, resolve_device
+from vggbench.backends.pytorch import Forward, TorchSession, offered_by_torch
+from vggbench.variants import Variant
+
+_COMPILERS = ("g++", "clang++", "c++")
+_numbers = itertools.count()
+
+
+def available() -> str | None:
+    """None, or one line: what is missing and how to get it. On a GPU a compiler is needed too, for its launchers."""
+    if shutil.which(os.environ.get("CXX", "")) is None and not any(map(shutil.which, _COMPILERS)):
+        return "torch.compile needs a C++ compiler. Install one with: apt-get install g++ (or name yours in CXX)"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        return "torch.compile needs Python's headers. Install them with: apt-get install python3-dev"
+    return None
+
+
+def precisions(device: str) -> dict[str, str | None]:
+    """Precision -> None, or why not here."""
+    return offered_by_torch("torch-compile", device)
+
+
+def open_session(variant: Variant, device: str, threads: int | None) -> CompiledSession:
+    """Raises WeightsError. Nothing is compiled before the first call."""
+    return CompiledSession(variant, resolve_device(device, torch.cuda.is_available()), threads or default_threads())
+
+
+class CompiledSession:
+    """A TorchSession whose function is compiled; see vggbench.backends.Session.
+
+    info["compile_seconds"] is 0 until the first call, then the seconds of all calls in which something was compiled
+    (their own run included), and info["compilations"] how often: at the first call, and once more where a second batch
+    size or image size makes a dimension dynamic.
+    """
+
+    def __init__(self, variant: Variant, device: str, threads: int) -> None:
+        mode = "default" if device == "cpu" else "max-autotune"
+        # Dense images come in many sizes: compiled for all at once. Crops differ in their number only.
+        compile = functools.partial(_compile, mode=mode, dynamic=True if variant.form == "dense" else None)
+        self._session = TorchSession(variant, device, threads, compile)
+        self.device = device
+        self.info: dict[str, Any] = self._session.info
+        self.info |= {"compiler": "inductor", "mode": mode, "compilations": 0, "compile_seconds": 0.0}
+
+    def __call__(self, images: Array) -> Array:
+        before, start = _compiled(), time.perf_counter()
+        scores = self._session(images)
+        if _compiled() > before:
+            self.info["compilations"] += _compiled() - before
+            self.info["compile_seconds"] = round(self.info["compile_seconds"] + time.perf_counter() - start, 3)
+        return scores
+
+    def close(self) -> None:
+        """Free the device's memory; a second close does nothing."""
+        self._session.close()
+
+
+def _compile(forward: Forward, *, mode: str, dynamic: bool | None) -> Forward:
+    """The compiled function. Raises where it cannot be one graph, rather than run a part uncompiled."""
+
+    def scores(x: Tensor) -> Tensor:
+        return forward(x)
+
+    # Dynamo allows a function only so many compilations, then silently runs it eagerly, and counts them by its code:
+    # every session gets code of its own.
+    code = scores.__code__.replace(co_name=f"scores_{next(_numbers)}")
+    own = types.FunctionType(code, globals(), code.co_name, None, scores.__closure__)
+    compiled: Forward = torch.compile(own, fullgraph=True, dynamic=dynamic, mode=mode)
+    return compiled
+
+
+def _compiled() -> int:
+    """Graphs compiled in this process so far."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])

@@ -95,11 +95,6 @@ Calibrations = Annotated[
 ]
 _DEVICE_HELP = f"auto, {' or '.join(precisions.DEVICES)}."
 Device = Annotated[str, typer.Option(help=_DEVICE_HELP, autocompletion=_known("device"), rich_help_panel=_HOW)]
-    str,
-    typer.Option(
-        help=f"auto, {' or '.join(precisions.DEVICES)}.", autocompletion=_known("device"), rich_help_panel=_HOW
-    ),
-]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of the CPU backend [default: physical cores].", rich_help_panel=_HOW)
 ]

@@ -213,7 +213,5 @@ def _footnotes() -> list[str]:
     for precision in PRECISIONS:
         names = ", ".join(unit.name for unit in UNITS if unit.precision == precision)
         if names:
-            notes.append(
-                f'- {precision} on a CPU: {names}; what follows "else" is what a CPU without any of them does.'
-            )
+            notes.append(f'- {precision} on a CPU: {names}; "else" is what a CPU without any of them does.')
     return notes

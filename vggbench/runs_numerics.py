@@ -74,7 +74,7 @@ def parse(text: str) -> Spec:
         raise UsageError(f"Variant {text!r}: accepted is {GRAMMAR}.")
     if precision not in backends.PRECISIONS:
         raise UsageError(f"Variant {text!r}: no precision {precision!r}. Known: {', '.join(backends.PRECISIONS)}.")
-    if backend:
+    if backend and backend != backends.AUTO:
         backends.module(backend)
     if layout and (layout not in LAYOUTS or precision != "int8"):
         raise UsageError(f"Variant {text!r}: a layout goes with int8 only, and is {' or '.join(LAYOUTS)}.")
@@ -149,25 +149,22 @@ def variants_of(dataset: Dataset, weights: Weights, asked: Asked, progress: Repo
     if not asked.variants:
         raise UsageError(f"No variant to compare. Give one or more: --variant {GRAMMAR}.")
     specs = [parse(text) for text in (asked.reference, *asked.variants)]
-    chosen = [_setting(spec, asked.setting) for spec in specs]
+    chosen = [_backend(spec, asked.setting.device) for spec in specs]
     ranges = _ranges(dataset, weights, asked, progress) if any(spec.precision == "int8" for spec in specs) else None
     choices, found = asked.setting.choices, list[Variant]()
-    for spec, setting in zip(specs, chosen, strict=True):
+    for spec, backend in zip(specs, chosen, strict=True):
         quantization = Quantization(ranges, layout=spec.layout) if ranges and spec.precision == "int8" else None
         pooled = (choices.pool_rounding, choices.score_pool)
-        found.append(Variant(weights, asked.form, setting.backend, spec.precision, *pooled, quantization))
+        found.append(Variant(weights, asked.form, backend, spec.precision, *pooled, quantization))
     return found
 
 
-def _setting(spec: Spec, common: Setting) -> Setting:
-    return runs_inputs.setting(
-        backend=spec.backend,
-        precision=spec.precision,
-        device=common.device,
-        threads=common.threads,
-        on_bad=common.on_bad,
-        choices=common.choices,
-    )
+def _backend(spec: Spec, device: str) -> str:
+    """The one that was named, or the fastest here. Raises UsageError, BackendUnavailable."""
+    if spec.backend is None or spec.backend == backends.AUTO:
+        return backends.choose(spec.precision, device).backend
+    backends.check_runs(spec.backend, spec.precision, device)
+    return spec.backend
 
 
 def _ranges(dataset: Dataset, weights: Weights, asked: Asked, progress: Report) -> Ranges:

@@ -51,7 +51,8 @@ def context_from(records: Sequence[Record], command: str = "") -> ReportContext:
     """What a page can say about a run from its records alone: no thumbnails, and times as recorded."""
     measured = [record for record in records if record.origin == "measured"] or list(records)
     accuracy = [record for record in measured if record.kind == "accuracy"]
-    widest = max(accuracy, key=lambda record: len(record.samples.values), default=None)
+    seen = accuracy or [record for record in measured if record.kind == "numerics"]
+    widest = max(seen, key=lambda record: len(record.samples.values), default=None)
     times = [record.elapsed_seconds for record in measured if record.elapsed_seconds is not None]
     counts = {len(record.samples.values) for record in accuracy}
     environment = measured[0].environment if measured else {}

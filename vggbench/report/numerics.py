@@ -1,0 +1,170 @@
+"""What a precision moves: numerics records as a summary, layers, flipped images and the layers that INT8 owes it to."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vggbench.report.rows import anchor_of
+from vggbench.results import ImageDrift, LayerDrift, NetworkRun, Numerics, Record
+from vggbench.samples import median, percentile
+from vggbench.statistics import holm
+
+if TYPE_CHECKING:
+    from vggbench.report.sections import Inputs
+
+#: Cards of flipped images a network.
+FLIPPED = 12
+#: (name, what it says of an image) by whether the reference and the variant are right.
+_KINDS = {
+    (True, False): ("lost", "right before, wrong now"),
+    (False, True): ("gained", "wrong before, right now"),
+    (False, False): ("other", "wrong before and now"),
+}
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """One numerics record. ratio_median, ratio_p95: relative L2 of an image's logits; p_holm: over all on the page."""
+
+    record: Record
+    numerics: Numerics
+    anchor: str
+    name: str
+    layout: str
+    ratio_median: float
+    ratio_p95: float
+    p_holm: float
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}, {self.layout}" if self.layout else self.name
+
+
+@dataclass(frozen=True)
+class Group:
+    """The variants of one network against one reference. id: of its part of the page."""
+
+    id: str
+    title: str
+    reference: str
+    rows: tuple[VariantRow, ...]
+
+
+def groups(records: Sequence[Record]) -> list[Group]:
+    """Numerics records by network, weights, reference and protocol, in their order."""
+    shown = [record for record in records if record.kind == "numerics" and record.numerics and record.samples.values]
+    adjusted = holm([record.numerics.p_value for record in shown if record.numerics])
+    found: dict[tuple[str, ...], list[VariantRow]] = {}
+    for record, p_holm in zip(shown, adjusted, strict=True):
+        run, reference = record.networks[0], _what_ran(record.numerics.reference) if record.numerics else ""
+        key = (run.network, str(run.weights.get("digest")), reference, str(record.workload.protocol))
+        found.setdefault(key, []).append(_row(record, p_holm))
+    return [_group(number, reference, rows) for number, ((_, _, reference, _), rows) in enumerate(found.items(), 1)]
+
+
+def _row(record: Record, p_holm: float) -> VariantRow:
+    assert record.numerics is not None
+    run, ratios = record.networks[0], [float(value) for value in record.samples.values]
+    layout = str(run.calibration.get("layout") or "")
+    return VariantRow(
+        record=record,
+        numerics=record.numerics,
+        anchor=anchor_of(record),
+        name=_what_ran(run),
+        layout=f"{layout} layout" if layout else "",
+        ratio_median=median(ratios),
+        ratio_p95=percentile(ratios, 95),
+        p_holm=p_holm,
+    )
+
+
+def _what_ran(run: NetworkRun) -> str:
+    return f"{run.precision.upper()} {run.backend}"
+
+
+def _group(number: int, reference: str, rows: Sequence[VariantRow]) -> Group:
+    record = rows[0].record
+    run = record.networks[0]
+    scale = run.weights.get("train_scale")
+    seed = "" if record.seed is None else f", seed {record.seed}"
+    title = f"{run.network}, S = {scale}{seed}" if scale else f"{run.network}, {run.weights.get('name', 'unnamed')}"
+    return Group(f"numerics-{number}", title, reference, tuple(rows))
+
+
+def section(given: Inputs) -> dict[str, Any] | None:
+    """What numerics.html.j2 shows; None without numerics records."""
+    found = groups(given.records)
+    if not found:
+        return None
+    from vggbench.report.numerics_charts import margins, series_of, sqnr
+
+    parts = [
+        {
+            "group": group,
+            "series": series_of(group),
+            "sqnr": sqnr(group),
+            "margins": margins(group),
+            "layers": layer_rows(group),
+            "notes": [(row.label, row.numerics.layers_note) for row in group.rows if row.numerics.layers_note],
+            "flipped": flipped(group, given.context.dataset, given.context.thumbnails),
+            "blamed": [row for row in group.rows if row.numerics.sensitivity],
+        }
+        for group in found
+    ]
+    return {"parts": parts, "rows": sum(len(group.rows) for group in found)}
+
+
+def layer_rows(group: Group) -> list[tuple[str, list[LayerDrift | None]]]:
+    """Each layer with what every variant that has layers makes of it, in the network's order."""
+    tables = [{each.layer: each for each in row.numerics.layers} for row in with_layers(group)]
+    names = dict.fromkeys(name for table in tables for name in table)
+    return [(name, [table.get(name) for table in tables]) for name in names]
+
+
+def with_layers(group: Group) -> list[VariantRow]:
+    return [row for row in group.rows if row.numerics.layers]
+
+
+def flipped(group: Group, dataset: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """The images whose answer another precision changed, those that most variants flipped first."""
+    names = dataset.get("classes")
+    labels = list(names) if isinstance(names, list | tuple) else []
+
+    def name(label: int) -> str:
+        return str(labels[label]) if 0 <= label < len(labels) else str(label)
+
+    cases: dict[str, dict[str, Any]] = {}
+    for row in group.rows:
+        for each in row.numerics.changed:
+            if each.reference_class == each.variant_class:
+                continue
+            case = cases.setdefault(each.id, {"id": each.id, "first": each, "answers": []})
+            kind, about = _kind(each)
+            answer = {"row": row, "class": name(each.variant_class), "drift": each.drift, "kind": kind, "about": about}
+            case["answers"].append(answer)
+    chosen = sorted(cases.values(), key=lambda case: (-len(case["answers"]), case["first"].margin))[:FLIPPED]
+    for case in chosen:
+        first, jpeg = case["first"], thumbnails.get(case["id"])
+        case["label"] = name(first.label) if first.label >= 0 else "unknown"
+        case["reference"] = name(first.reference_class)
+        case["margin"] = first.margin
+        case["src"] = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() if jpeg else ""
+    return chosen
+
+
+def _kind(image: ImageDrift) -> tuple[str, str]:
+    if image.reference_rank < 0:
+        return "other", "no label"
+    return _KINDS.get((image.reference_rank == 0, image.variant_rank == 0), _KINDS[False, False])
+
+
+def shortened(fields: dict[str, Any]) -> dict[str, Any]:
+    """A numerics record's JSON for the page, without the values of every image, which stand in the file."""
+    if fields["kind"] == "numerics" and fields["numerics"]:
+        count = len(fields["samples"]["values"])
+        fields["samples"] = {"unit": fields["samples"]["unit"], "count": count}
+        fields["numerics"] = fields["numerics"] | {"margins": f"{count} values", "drifts": f"{count} values"}
+    return fields

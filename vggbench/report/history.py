@@ -108,7 +108,7 @@ def _scale(series: Series) -> Any:
 
 def _figure(number: int, series: Series, places: Sequence[int]) -> Figure:
     """Every process as a dot, medians of runs, levels between changes."""
-    id_, title = f"chart-{number}", series.name
+    id_, title = f"chart-{number}", f"Row {number} over time"
     factor, unit = (1000, "ms a call") if series.unit == "seconds" else (100, "top-1 error, %")
     found = len(series.changes)
     description = (
@@ -118,11 +118,12 @@ def _figure(number: int, series: Series, places: Sequence[int]) -> Figure:
         + ("." if found else "")
     )
     wide, narrow = (
-        svg(_chart(series, places, factor, unit, width), f"{id_}-{width}", title, description)
+        svg(_chart(series, places, factor, unit, width), f"{id_}-{width}", series.name, description)
         for width in (WIDE, NARROW)
     )
     legend = [("plain", "•", "one process")] if series.unit == "seconds" else []
-    legend += [("one", "●", "run's median" if series.unit == "seconds" else "run"), ("two", "▬", "level")]
+    legend += [("one", "●", "run's median" if series.unit == "seconds" else "run")]
+    legend += [("two", "▬", "level")] if found else []
     legend += [("bad", "▲", "worse from here")] if any(c.after > c.before for c in series.changes) else []
     legend += [("good", "▼", "better from here")] if any(c.after <= c.before for c in series.changes) else []
     return Figure(id_, title, description, wide, narrow, f"#numbers-{number}", "all runs of the row", tuple(legend))

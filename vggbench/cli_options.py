@@ -138,11 +138,10 @@ def setting(
     on_bad: str,
     choices: dict[str, str | None],
 ) -> Setting:
-    """Checked before anything costly happens; says why a backend was chosen. Raises UsageError, BackendUnavailable."""
+    """Checked before anything costly happens. Raises UsageError, BackendUnavailable."""
     from vggbench import runs_inputs
-    from vggbench.cli_common import note
 
-    found = runs_inputs.setting(
+    return runs_inputs.setting(
         backend=backend,
         precision=precision,
         device=device,
@@ -150,9 +149,6 @@ def setting(
         on_bad=on_bad,
         choices=checked_choices(choices),
     )
-    if found.why:
-        note(found.why)
-    return found
 
 
 def checked_choices(choices: dict[str, str | None]) -> Choices:

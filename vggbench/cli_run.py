@@ -253,8 +253,10 @@ def evaluate(
         runs.save([record], out)
     summary = runs.summary_of(record)
     if json:
-        print_json({**summary, **counts, "record": record.model_dump()})
+        print_json({**summary, **counts, "backend_choice": setting.why, "record": record.model_dump()})
         return
+    if setting.why:
+        say(setting.why)
     say(f"{summary['row']} on {summary['data']}, {summary['images']:,} images, {summary['backend']} {precision}")
     for name, label in (("top1", "top-1"), ("top5", "top-5")):
         low, high = summary[f"{name}_interval_percent"]

@@ -179,7 +179,7 @@ def _settings(request: Request) -> tuple[list[runs_inputs.Setting], tuple[str, .
 
 
 def _reason(setting: runs_inputs.Setting) -> str:
-    return f"{setting.precision} on {setting.backend}: {getattr(setting, 'reason', '') or 'the faster one here'}"
+    return setting.why
 
 
 def _quantization(weights: Weights, request: Request, progress: Report) -> Quantization:

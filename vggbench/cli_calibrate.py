@@ -28,7 +28,9 @@ def calibrate(
     method: Annotated[
         str | None, typer.Option(help="minmax, entropy or percentile [default: percentile].", show_default=False)
     ] = None,
-    percentile: Annotated[float, typer.Option(help="Of the method percentile: above 50, up to 100.")] = 99.99,
+    percentile: Annotated[
+        float | None, typer.Option(help="Of that method: above 50, up to 100 [default: 99.999].", show_default=False)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The file to write [default: ranges-NETWORK.json].", metavar="FILE.json")
     ] = None,
@@ -55,7 +57,7 @@ def calibrate(
     """Take the ranges of a network's tensors from images, for INT8; keep the evaluated images out of them."""
     from vggbench import progress, runs_calibrate
     from vggbench.protocols import Choices
-    from vggbench.ranges import DEFAULT_METHOD
+    from vggbench.ranges import DEFAULT_METHOD, DEFAULT_PERCENTILE
     from vggbench.weights import resolve
 
     size: dict[str, Any] = {"width": width, "crop_size": crop_size}
@@ -81,7 +83,7 @@ def calibrate(
             split=split,
             labels=labels,
             method=method or DEFAULT_METHOD,
-            percentile=percentile,
+            percentile=DEFAULT_PERCENTILE if percentile is None else percentile,
             images=images,
             choices=Choices(**{key: value for key, value in choices.items() if value is not None}),
             scale=scale,

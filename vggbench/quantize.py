@@ -27,7 +27,7 @@ from vggbench.protocols import Choices, Pass, default_scales
 from vggbench.quantize_histogram import Histogram
 from vggbench.quantize_images import Used, input_batches
 from vggbench.quantize_methods import check_method, new_histogram, range_of
-from vggbench.ranges import DEFAULT_METHOD, Ranges, quantized_inputs
+from vggbench.ranges import DEFAULT_METHOD, DEFAULT_PERCENTILE, Ranges, quantized_inputs
 from vggbench.variants import Variant
 
 #: Images of a session's call. The tensors of two calls are held at a time, 54 MB an image for VGG-16 at 224.
@@ -41,7 +41,7 @@ def calibrate(
     dataset: Dataset,
     *,
     method: str = DEFAULT_METHOD,
-    percentile: float = 99.99,
+    percentile: float = DEFAULT_PERCENTILE,
     images: int = 512,
     choices: Choices = Choices(),  # noqa: B008 - frozen
     scale: int | None = None,
@@ -171,10 +171,9 @@ def _collect(session: Any, batches: Iterator[Floats], seen: dict[str, Histogram]
 
 def _count(seen: dict[str, Histogram], tensors: dict[str, Floats]) -> None:
     """Raises CalibrationError for a value that is not finite."""
-    while tensors:  # each is freed as soon as it is counted
-        name, values = tensors.popitem()
+    for name in seen:  # in the network's order: the first that is not finite is the cause
         try:
-            seen[name].add(values)
+            seen[name].add(tensors.pop(name))  # freed as soon as it is counted
         except ValueError as error:
             raise CalibrationError(
                 f"{name} has {error} on a calibration image: the network overflows, or its weights are damaged. "

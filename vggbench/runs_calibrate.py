@@ -12,7 +12,7 @@ from vggbench.images.decode import DECODER
 from vggbench.progress import Report, silent
 from vggbench.protocols import Choices, Pass, check_choices, default_scales
 from vggbench.quantize_methods import METHODS_VERSION, check_method
-from vggbench.ranges import DEFAULT_METHOD, Ranges, read_ranges, to_json
+from vggbench.ranges import DEFAULT_METHOD, DEFAULT_PERCENTILE, Ranges, read_ranges, to_json
 from vggbench.results import write_output
 from vggbench.variants import Variant, digest_of
 
@@ -30,7 +30,7 @@ def ranges_for(
     images: int = 512,
     threads: int | None = None,
     progress: Report = silent,
-    percentile: float = 99.99,
+    percentile: float = DEFAULT_PERCENTILE,
     labels: Path | None = None,
     choices: Choices = Choices(),  # noqa: B008 - frozen
     scale: int | None = None,

@@ -1,0 +1,49 @@
+"""torch.compile: the contract on one small network, because each compilation takes seconds."""
+
+import numpy as np
+import pytest
+import torch
+from backend_inputs import images, make, reference, relative
+
+from vggbench.backends import open_session, torch_compile
+from vggbench.errors import UsageError
+
+missing = torch_compile.available()
+
+
+@pytest.mark.skipif(missing is not None, reason=str(missing))
+@pytest.mark.parametrize(("form", "sizes"), [("crop", ((64, 64),)), ("dense", ((75, 133), (96, 64)))])
+def test_compiled_scores_are_the_reference_networks_and_compilation_is_recorded(form, sizes):
+    variant = make("torch-compile", "shallow-B", form)
+    session = open_session(variant, "cpu", 2)
+    assert (session.info["compilations"], session.info["compile_seconds"]) == (0, 0.0)
+    for sides in sizes:
+        batch = images(2, *sides)
+        scores = session(batch)
+        assert (scores.shape, scores.dtype, scores.flags.owndata) == ((2, 60), np.float32, True)
+        assert relative(scores, reference(variant, batch)) <= 1e-4
+    # One graph for all sizes, and none for a second call.
+    session(batch)
+    assert session.info["compilations"] == 1
+    assert session.info["compile_seconds"] > 0
+    assert (session.info["backend"], session.info["arithmetic"], session.info["threads"]) == (
+        "torch-compile",
+        "fp32",
+        2,
+    )
+    with pytest.raises(UsageError, match="accepted are"):
+        session(images(1, 63, 64))
+    before = torch.get_num_threads()
+    session.close()
+    session.close()
+    assert torch.get_num_threads() <= before
+    with pytest.raises(ValueError, match="closed"):
+        session(batch)
+
+
+def test_without_a_compiler_or_headers_it_says_how_to_get_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch_compile.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.setattr(torch_compile.shutil, "which", lambda name: "/usr/bin/g++")
+    assert "apt-get install python3-dev" in torch_compile.available()
+    monkeypatch.setattr(torch_compile.shutil, "which", lambda name: None)
+    assert "apt-get install g++" in torch_compile.available()

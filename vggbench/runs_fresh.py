@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -50,12 +51,23 @@ def in_fresh_process(work: Callable[..., R], *arguments: Any) -> R:
 
 @contextmanager
 def sigint_blocked() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    """Ctrl-C waits until the end of the block; a process started inside never gets it."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # where no handler may be set, and Ctrl-C never raises
+        yield
+        return
+    heard: list[int] = []
+    # A mask alone holds back nothing: the kernel gives the signal to any other thread, and Python raises it here.
+    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if heard and callable(handler):
+            handler(signal.SIGINT, None)
 
 
 def _answer(sender: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

@@ -15,8 +15,9 @@ PERCENTILES = (90.0, 95.0, 99.0)
 #: Measuring may stop once the median's relative standard error is this small: two medians that err by so much differ
 #: by less than 1.4 % in 95 of 100 pairs, which is below what fresh processes differ by.
 SMALL_ERROR = 0.005
-#: Consecutive batches of calls for the standard error of the median.
-BATCHES = 10
+#: Into so many batches the calls are split for the standard error of the median. Simulated on series whose neighbours
+#: correlate by 0.9, with both splits the medians err by what is stated; with ten batches alone by 1.3 times as much.
+BATCHES = (10, 5)
 #: Fewer processes than this bear no interval.
 INTERVAL_PROCESSES = 3
 
@@ -56,20 +57,24 @@ def coefficient_of_variation(values: Sequence[float]) -> float:
 def median_standard_error(values: Sequence[float]) -> float:
     """Standard error of the median of calls made one after the other, in the values' unit; infinite under 10 of them.
 
-    The larger of two estimates. Order statistics: half the distance between the values sqrt(n)/2 ranks to either side
-    of the middle, right where calls are independent. Non-overlapping batches (Munoz and Glynn 1997): the deviation of
-    the medians of ten consecutive batches over sqrt(10), which sees that neighbouring calls resemble each other.
+    The largest of these estimates. Order statistics: half the distance between the values sqrt(n)/2 ranks to either
+    side of the middle, right where calls are independent. Non-overlapping batches (Munoz and Glynn 1997): the deviation
+    of the medians of b consecutive batches over sqrt(b), which sees that neighbouring calls resemble each other; what
+    changes more slowly than that only further processes show.
     """
     count = len(values)
-    if count < BATCHES:
+    if count < max(BATCHES):
         return math.inf
     ordered = np.sort(np.asarray(values, np.float64))
     low, high = (count - 1) / 2 - math.sqrt(count) / 2, (count - 1) / 2 + math.sqrt(count) / 2
     by_order = (ordered[min(math.ceil(high), count - 1)] - ordered[max(math.floor(low), 0)]) / 2
-    length = count // BATCHES
-    batches = np.asarray(values[count - BATCHES * length :], np.float64).reshape(BATCHES, length)
-    by_batches = np.median(batches, axis=1).std(ddof=1) / math.sqrt(BATCHES)
-    return float(max(by_order, by_batches))
+    return float(max(by_order, *(_error_by_batches(values, batches) for batches in BATCHES)))
+
+
+def _error_by_batches(values: Sequence[float], batches: int) -> float:
+    length = len(values) // batches
+    split = np.asarray(values[len(values) - batches * length :], np.float64).reshape(batches, length)
+    return float(np.median(split, axis=1).std(ddof=1)) / math.sqrt(batches)
 
 
 def relative_standard_error(values: Sequence[float]) -> float:

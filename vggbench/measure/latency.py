@@ -51,17 +51,21 @@ def measure_latency(
     """Seconds of calls on one input, host memory to host memory unless the session times itself.
 
     size: (h, w) of an image in pixels. At least one warm-up, at least ``min_iterations`` and ``min_seconds``; after
-    that it stops as soon as the median's relative standard error is SMALL_ERROR or less, and in any case after
-    ``max_seconds`` (twice min_seconds if None).
+    that it stops as soon as the median's relative standard error is SMALL_ERROR or less at two looks in a row, a tenth
+    more calls apart, for one look can be lucky; and in any case after ``max_seconds`` (None: twice min_seconds).
     """
     take = _taker(session, random_input(batch, size), scenario == "throughput")
     most = 2 * min_seconds if max_seconds is None else max(max_seconds, min_seconds)
     warmups = _until(take, lambda taken, seconds: seconds >= warmup_seconds)
 
+    settled = 0
+
     def enough(taken: list[float], seconds: float) -> bool:
+        nonlocal settled
         if len(taken) < min_iterations or seconds < min_seconds:
             return False
-        return seconds >= most or relative_standard_error(taken) <= SMALL_ERROR
+        settled = settled + 1 if relative_standard_error(taken) <= SMALL_ERROR else 0
+        return seconds >= most or settled == 2
 
     return Samples(unit="seconds", values=_until(take, enough, min_iterations), warmups=warmups)
 
@@ -78,7 +82,8 @@ def _until(take: Take, enough: Callable[[list[float], float], bool], first: int 
     started = time.perf_counter()
     taken = take(1)
     while not enough(taken, time.perf_counter() - started):
-        taken += take(max(1, len(taken) // 10) if len(taken) >= first else 1)
+        more = max(1, len(taken) // 10)
+        taken += take(min(more, first - len(taken)) if len(taken) < first else more)
     return taken
 
 

@@ -1,0 +1,59 @@
+"""What fresh processes do in tests of timing: a module of its own, so that they can import it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def complain(message: str) -> None:
+    from vggbench.errors import WeightsError
+
+    raise WeightsError(message)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+def run_out_of_memory() -> None:
+    raise MemoryError
+
+
+def signals_blocked() -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def fake(task):
+    """The records of a fake session."""
+    from vggbench.backends.fake import FakeSession
+    from vggbench.runs_timing import time_session
+
+    return time_session(FakeSession(task.variant, threads=task.threads), task, 0.5)
+
+
+def stuck_in_the_second(task):
+    """As fake, but the second process says that it is there, and stays."""
+    if task.process == 2:
+        Path(os.environ["LATENCY_MARKER"]).write_text(str(os.getpid()))
+        time.sleep(600)
+    return fake(task)
+
+
+def main() -> None:
+    """The command line with that worker: python -c "import latency_workers; latency_workers.main()" latency ..."""
+    from vggbench import cli, runs_latency
+
+    runs_latency.time_variant = stuck_in_the_second
+    cli.main(sys.argv[1:])

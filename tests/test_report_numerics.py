@@ -11,7 +11,7 @@ import pytest
 
 from vggbench import paper
 from vggbench.findings import judge
-from vggbench.report import context_from, render
+from vggbench.report import context_from, rebuild, render
 from vggbench.report.numerics import groups, shortened
 from vggbench.report.numerics_charts import short
 from vggbench.report.rows import anchor_of
@@ -25,6 +25,7 @@ from vggbench.results import (
     Samples,
     Sensitivity,
     Workload,
+    write_records,
 )
 from vggbench.statistics import holm
 
@@ -271,6 +272,18 @@ def test_numerics_stand_beside_the_rows_of_the_paper(records):
     assert 'id="chart-margin-numerics-1"' in html
     assert 'id="chart-depth"' in html
     assert "What a precision moves" in html
+
+
+def test_page_of_numerics_alone_speaks_of_them_and_not_of_the_papers_rows(records, tmp_path):
+    write_records(tmp_path / "records.jsonl", records)
+    html = rebuild(tmp_path / "records.jsonl")
+    assert "<h1>What a precision moves</h1>" in html
+    assert "3 variants compared with their reference" in html
+    assert "60 a row" not in html
+    assert "rows of the paper measured" not in html
+    assert 'id="tables"' not in html
+    assert 'id="findings"' not in html
+    assert "onnxruntime int8, pytorch bf16" in html
 
 
 def test_page_of_other_records_has_no_such_section():

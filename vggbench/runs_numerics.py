@@ -169,14 +169,14 @@ def _backend(spec: Spec, device: str) -> str:
 
 def _ranges(dataset: Dataset, weights: Weights, asked: Asked, progress: Report) -> Ranges:
     """From the file given; for the sample set else its own."""
-    from vggbench.quantize import check_disjoint
-    from vggbench.runs_calibrate import ranges_for
-
     if asked.calibration is None and dataset.name != runs_inputs.SAMPLE:
         raise CalibrationError(
             f"INT8 needs ranges of {weights.network}, taken from other images than the evaluated ones. Make them: "
             f"vggbench calibrate --network {weights.network}, and give them: --calibration FILE."
         )
+    from vggbench.quantize import check_disjoint
+    from vggbench.runs_calibrate import ranges_for
+
     ranges: Ranges = ranges_for(weights, file=asked.calibration, threads=asked.setting.threads, progress=progress)
     check_disjoint(ranges, dataset)
     return ranges
@@ -232,7 +232,6 @@ def save(dataset: Dataset, records: Sequence[Record], out: Path, choices: Any) -
     shown = [record.model_copy(update={"hardest": _named(record)}) for record in records]
     context = dataclasses.replace(
         context,
-        title="What a precision moves",
         dataset={**records[0].workload.data, "classes": list(dataset.classes)},
         thumbnails=runs_inputs.thumbnails(dataset, shown, choices),
     )

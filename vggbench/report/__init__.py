@@ -57,7 +57,7 @@ def context_from(records: Sequence[Record], command: str = "") -> ReportContext:
     counts = {len(record.samples.values) for record in accuracy}
     environment = measured[0].environment if measured else {}
     return ReportContext(
-        title="The VGG paper, reproduced",
+        title="The VGG paper, reproduced" if accuracy or not seen else "What a precision moves",
         command=command or str(environment.get("command", "")),
         started=min((record.started for record in measured if record.started), default=""),
         elapsed_seconds=sum(times) if times else None,
@@ -72,4 +72,5 @@ def rebuild(records_path: Path) -> str:
     from vggbench.findings import judge
 
     records = read_records(records_path)
-    return render(records, judge(records), context_from(records))
+    judged = judge(records) if any(record.kind == "accuracy" for record in records) else []
+    return render(records, judged, context_from(records))

@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 
 #: Cards of flipped images a network.
 FLIPPED = 12
-#: (name, what it says of an image) by whether the reference and the variant are right.
-_KINDS = {
-    (True, False): ("lost", "right before, wrong now"),
-    (False, True): ("gained", "wrong before, right now"),
-    (False, False): ("other", "wrong before and now"),
-}
 
 
 @dataclass(frozen=True)
@@ -139,26 +133,27 @@ def flipped(group: Group, dataset: Mapping[str, Any], thumbnails: Mapping[str, b
     cases: dict[str, dict[str, Any]] = {}
     for row in group.rows:
         for each in row.numerics.changed:
-            if each.reference_class == each.variant_class:
-                continue
-            case = cases.setdefault(each.id, {"id": each.id, "first": each, "answers": []})
-            kind, about = _kind(each)
-            answer = {"row": row, "class": name(each.variant_class), "drift": each.drift, "kind": kind, "about": about}
-            case["answers"].append(answer)
-    chosen = sorted(cases.values(), key=lambda case: (-len(case["answers"]), case["first"].margin))[:FLIPPED]
+            if each.reference_class != each.variant_class:
+                case = cases.setdefault(each.id, {"id": each.id, "first": each, "answers": {}, "count": 0})
+                answer = {"class": name(each.variant_class), "kind": _kind(each), "variants": []}
+                case["answers"].setdefault(each.variant_class, answer)["variants"].append((row, each.drift))
+                case["count"] += 1
+    chosen = sorted(cases.values(), key=lambda case: (-case["count"], case["first"].margin))[:FLIPPED]
     for case in chosen:
         first, jpeg = case["first"], thumbnails.get(case["id"])
         case["label"] = name(first.label) if first.label >= 0 else "unknown"
         case["reference"] = name(first.reference_class)
         case["margin"] = first.margin
+        case["answers"] = list(case["answers"].values())
         case["src"] = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() if jpeg else ""
     return chosen
 
 
-def _kind(image: ImageDrift) -> tuple[str, str]:
-    if image.reference_rank < 0:
-        return "other", "no label"
-    return _KINDS.get((image.reference_rank == 0, image.variant_rank == 0), _KINDS[False, False])
+def _kind(image: ImageDrift) -> str:
+    """ "lost", "gained", or "other": wrong before and now, or without a label."""
+    if image.reference_rank == 0 < image.variant_rank:
+        return "lost"
+    return "gained" if image.variant_rank == 0 < image.reference_rank else "other"
 
 
 def shortened(fields: dict[str, Any]) -> dict[str, Any]:

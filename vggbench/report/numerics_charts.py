@@ -85,8 +85,15 @@ def margins(group: Group) -> Figure | None:
             "variant:N", [row.anchor for row in rows], [COLOURS[s[0]] for s in styles], [s[1] for s in styles]
         )
         axis = alt.Axis(tickCount=5, format="~g")
-        x = alt.X("margin:Q", title="margin of the reference's answer", scale=alt.Scale(type="log"), axis=axis)
-        y = alt.Y("drift:Q", title="largest change of a logit", scale=alt.Scale(type="log"), axis=axis)
+        x = alt.X(
+            "margin:Q",
+            title="margin of the reference's answer",
+            scale=alt.Scale(type="log", nice=False, padding=12),
+            axis=axis,
+        )
+        y = alt.Y(
+            "drift:Q", title="largest change of a logit", scale=alt.Scale(type="log", nice=False, padding=12), axis=axis
+        )
         base = alt.Chart(alt.InlineData(values=points)).encode(x=x, y=y, color=colour, shape=shape)
         half = alt.Chart(alt.InlineData(values=line)).mark_line(color=COLOURS["muted"], strokeDash=[5, 4])
         kept = base.transform_filter("!datum.flipped").mark_point(size=16, filled=True, opacity=0.35)

@@ -61,7 +61,9 @@ def summary(given: Inputs) -> dict[str, Any]:
     """What ran on what, and the verdicts in numbers."""
     verdicts = Counter(row.verdict.kind for table in given.tables for row in table.rows)
     found = Counter(finding.verdict for finding in given.findings)
-    runs = [run for row in given.every_row for run in row.record.networks]
+    compared = [record for record in given.records if record.kind == "numerics"]
+    shown = [row.record for row in given.every_row] or compared
+    runs = [run for record in shown for run in record.networks]
     authors = bool(runs) and all(run.weights.get("status") == "authors" for run in runs)
     return {
         "real": authors and is_imagenet(given.context.dataset),
@@ -71,13 +73,14 @@ def summary(given: Inputs) -> dict[str, Any]:
         "verdicts": verdicts,
         "total_rows": sum(verdicts.values()),
         "measured_rows": sum(1 for table in given.tables for row in table.rows if row.first),
+        "compared": len(compared),
         "found": found,
         "bad": bad_images(given),
         "networks": sorted({run.network for run in runs}),
         "weights": len({run.weights.get("digest") for run in runs}),
         "seeds": sorted({row.record.seed for row in given.rows if row.record.seed is not None}),
         "backends": sorted({f"{run.backend} {run.precision}" for run in runs}),
-        "images": sorted({row.images for row in given.rows}),
+        "images": sorted({row.images for row in given.rows} or {len(record.samples.values) for record in compared}),
         "classes": class_count(given.context.dataset),
     }
 
@@ -100,7 +103,10 @@ def findings(given: Inputs) -> dict[str, Any] | None:
     }
 
 
-def claims(given: Inputs) -> dict[str, Any]:
+def claims(given: Inputs) -> dict[str, Any] | None:
+    """The paper's rows; none of them on a page that only compares precisions."""
+    if not given.every_row and any(record.kind == "numerics" for record in given.records):
+        return None
     return {
         "figures": {
             3: charts.error_by_depth(given.rows, given.here),

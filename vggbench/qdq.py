@@ -35,10 +35,10 @@ def quantize(model: onnx.ModelProto, variant: Variant, *, int8_weights: bool = F
     nodes, constants = fold_batch_norm(model.graph)
     layers = _layers(nodes, constants, inputs, how)
     if how.layout == "cpu":
-        draft = qdq_cpu.rewrite(nodes, constants, layers)
+        draft = qdq_cpu.rewrite(nodes, constants, layers, how.ranges.method != "minmax")
     else:
         draft = qdq_tensorrt.rewrite(nodes, constants, layers, int8_weights)
-    return _model(model, variant, draft)
+    return _model(model, draft)
 
 
 def _checked(variant: Variant) -> Quantization:
@@ -97,8 +97,8 @@ def _layers(
     return layers
 
 
-def _model(source: onnx.ModelProto, variant: Variant, draft: Draft) -> onnx.ModelProto:
-    """The draft with the source's inputs, outputs and opset; the variant's identity as metadata."""
+def _model(source: onnx.ModelProto, draft: Draft) -> onnx.ModelProto:
+    """The draft with the source's inputs, outputs and opset; metadata is for the caller, who knows what decided it."""
     model = onnx.ModelProto()
     for field in ("ir_version", "producer_name", "producer_version"):
         setattr(model, field, getattr(source, field))
@@ -108,8 +108,6 @@ def _model(source: onnx.ModelProto, variant: Variant, draft: Draft) -> onnx.Mode
     model.graph.output.extend(source.graph.output)
     model.graph.node.extend(draft.nodes)
     _store(model.graph, draft.constants.items())
-    identity = {key: str(value) for key, value in sorted(variant.identity.items()) if key != "backend"}
-    helper.set_model_props(model, {**identity, "qdq": str(QDQ_VERSION)})
     return model
 
 

@@ -81,19 +81,22 @@ class Draft:
 
     def pair(self, name: str, x: str, scale: Floats, zero: Array, output: str = "") -> str:
         """A QuantizeLinear and a DequantizeLinear of tensor ``x``; scale and zero: one value, or one a channel."""
-        self._linear("QuantizeLinear", f"{name}.quantize", [x], name, scale, zero, f"{name}.q")
-        return self.dequantize(name, f"{name}.q", scale, zero, output)
+        return self.dequantize(name, self.quantize(name, x, scale, zero), scale, zero, output)
+
+    def quantize(self, name: str, x: str, scale: Floats, zero: Array) -> str:
+        """A QuantizeLinear of tensor ``x``."""
+        return self._linear("QuantizeLinear", f"{name}.quantize", x, name, scale, zero, f"{name}.q")
 
     def dequantize(self, name: str, x: str, scale: Floats, zero: Array, output: str = "") -> str:
         """A DequantizeLinear of tensor ``x``."""
-        return self._linear("DequantizeLinear", f"{name}.dequantize", [x], name, scale, zero, output or f"{name}.dq")
+        return self._linear("DequantizeLinear", f"{name}.dequantize", x, name, scale, zero, output or f"{name}.dq")
 
     def constant(self, name: str, value: Array) -> str:
         self.constants[name] = value
         return name
 
-    def _linear(self, op: str, node: str, x: list[str], name: str, scale: Floats, zero: Array, output: str) -> str:
-        inputs = [*x, self.constant(f"{name}.scale", scale), self.constant(f"{name}.zero", zero)]
+    def _linear(self, op: str, node: str, x: str, name: str, scale: Floats, zero: Array, output: str) -> str:
+        inputs = [x, self.constant(f"{name}.scale", scale), self.constant(f"{name}.zero", zero)]
         axis: dict[str, Any] = {"axis": 0} if scale.ndim else {}
         self.nodes.append(helper.make_node(op, inputs, [output], name=node, **axis))
         return output

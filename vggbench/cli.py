@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import vggbench
-from vggbench import cli_calibrate, cli_export, cli_latency, cli_numerics, cli_run, cli_tools
+from vggbench import cli_calibrate, cli_check, cli_export, cli_latency, cli_numerics, cli_run, cli_tools
 from vggbench.cli_common import EXIT_CODES, guarded
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
@@ -55,6 +55,7 @@ app.command("peak")(guarded(cli_latency.peak))
 app.command("numerics")(guarded(cli_numerics.numerics))
 app.command("calibrate")(guarded(cli_calibrate.calibrate))
 app.command("export")(guarded(cli_export.export))
+app.command("check")(guarded(cli_check.check))
 
 _data = _group("data", "Images: the built-in sample set, and folders.")
 _data.command("prepare")(guarded(cli_tools.data_prepare))

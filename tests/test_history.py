@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from test_page_in_browser import axe_source, browser  # noqa: F401 - a fixture
 from typer.testing import CliRunner
 
 from vggbench.cli import app
@@ -308,3 +309,26 @@ def test_a_history_is_told_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
+def test_the_page_in_a_browser(folder, tmp_path, browser, width, scheme):  # noqa: F811
+    """No request, no complaint, no scrolling sideways, nothing serious by axe."""
+    assert CliRunner().invoke(app, ["history", str(folder), "--out", str(tmp_path)]).exit_code == 0
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+    page, address = context.new_page(), (tmp_path / "index.html").as_uri()
+    requests, complaints = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(address)
+    page.locator("#open-records").click()
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+    assert page.locator(f".chart .{'wide' if width == 1280 else 'narrow'}").first.is_visible()
+    assert [url for url in requests if not url.startswith("data:")] == [address]
+    assert complaints == []
+    page.evaluate(axe_source())
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
+    context.close()

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 import vggbench
-from vggbench import cli_calibrate, cli_check, cli_export, cli_latency, cli_numerics, cli_run, cli_tools
+from vggbench import (
+    cli_calibrate,
+    cli_check,
+    cli_export,
+    cli_gate,
+    cli_history,
+    cli_latency,
+    cli_numerics,
+    cli_run,
+    cli_tools,
+)
 from vggbench.cli_common import EXIT_CODES, guarded
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
@@ -56,6 +66,9 @@ app.command("numerics")(guarded(cli_numerics.numerics))
 app.command("calibrate")(guarded(cli_calibrate.calibrate))
 app.command("export")(guarded(cli_export.export))
 app.command("check")(guarded(cli_check.check))
+app.command("history")(guarded(cli_history.history))
+app.command("export-benchmark")(guarded(cli_history.export_benchmark))
+app.command("import-benchmark")(guarded(cli_history.import_benchmark))
 
 _data = _group("data", "Images: the built-in sample set, and folders.")
 _data.command("prepare")(guarded(cli_tools.data_prepare))
@@ -66,6 +79,9 @@ _weights.command("info")(guarded(cli_tools.weights_info))
 _cache = _group("cache", "Everything kept to save work; all of it can be computed again.")
 _cache.command("ls")(guarded(cli_tools.cache_ls))
 _cache.command("prune")(guarded(cli_tools.cache_prune))
+app.command("compare")(guarded(cli_gate.compare))
+app.command("gate")(guarded(cli_gate.gate))
+app.command("ab")(guarded(cli_gate.ab))
 app.command("doctor")(guarded(cli_tools.doctor))
 
 

@@ -1,0 +1,64 @@
+"""False alarms and power by simulation, small and seeded; the whole table: python tests/bench/gate_power.py."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PATH = Path(__file__).parent / "bench" / "gate_power.py"
+
+
+@pytest.fixture(scope="module")
+def power():
+    spec = importlib.util.spec_from_file_location("gate_power", PATH)
+    module = sys.modules["gate_power"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_of_two_hundred_gates_on_equal_code_at_most_two_percent_regress(power):
+    found = power.gates(power.Noise(process_cv=0.03), 200, 7)
+    assert sum(found.values()) == 200
+    assert found.get("regressed", 0) <= 4
+
+
+def test_ten_percent_slower_is_found_in_95_of_100_gates_of_seven_processes(power):
+    assert power.gates(power.Noise(), 100, 7, slowdown=0.10)["regressed"] >= 95
+
+
+def test_the_interval_misses_the_truth_on_either_side_in_few_cases(power):
+    bounds = power.lower_bounds(power.Noise(process_cv=0.05), 300, 7, interleaved=False)
+    assert 0.0 < np.mean(bounds > 0) < 0.05
+
+
+def test_fifteen_processes_find_less_than_seven_and_noise_hides_more(power):
+    quiet, loud = power.Noise(process_cv=0.01), power.Noise(process_cv=0.03)
+    few, many = (power.smallest_found(power.lower_bounds(loud, 150, processes)) for processes in (7, 15))
+    assert 0.05 < power.smallest_found(power.lower_bounds(quiet, 150, 7)) < many < few
+
+
+def test_rounds_drawn_together_find_what_a_drift_hides(power):
+    drift = power.Noise(process_cv=0.01, round_cv=0.05)
+    apart, together = (power.power(power.lower_bounds(drift, 100, 7, paired), 0.1) for paired in (False, True))
+    assert apart < 0.6
+    assert together > 0.95
+
+
+def test_noise_is_estimated_from_records(power):
+    noise = power.Noise(process_cv=0.02, within_cv=0.05, autocorrelation=0.7, calls=400)
+    base, _ = noise.seconds(np.random.default_rng(0), 60)
+    found = power.estimate([power.record(row) for row in base])
+    assert found.process_cv == pytest.approx(0.02, rel=0.35)
+    assert found.within_cv == pytest.approx(0.05, rel=0.1)
+    assert found.autocorrelation == pytest.approx(0.7, abs=0.05)
+
+
+def test_gates_on_recorded_calls_raise_no_false_alarm_and_find_a_slowdown(power):
+    base, _ = power.Noise().seconds(np.random.default_rng(1), 20)
+    records = [power.record(row) for row in base]
+    assert power.recorded_gates(records, 60, 7).get("regressed", 0) <= 1
+    assert power.recorded_gates(records, 60, 7, slowdown=0.15)["regressed"] >= 57

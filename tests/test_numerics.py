@@ -174,6 +174,18 @@ def test_layers_of_pytorch_and_onnxruntime_agree(form):
     assert max(each.relative_l2 for each in drifts) < 1e-5
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_layers_of_openvino_are_those_of_onnxruntime(precision):
+    pytest.importorskip("openvino", reason="OpenVINO is an extra: pip install openvino")
+    how = Quantization(ranges(), layout="tensorrt") if precision == "int8" else None
+    one, other = (Variant(WEIGHTS, "crop", name, precision, quantization=how) for name in ("openvino", "onnxruntime"))
+    with layers.layer_outputs(one, "cpu", 1) as first, layers.layer_outputs(other, "cpu", 1) as second:
+        drifts = numerics.layer_drifts([(first(images()), second(images()))])
+    assert [each.layer for each in drifts] == LAYERS
+    # A value between two steps may fall to either side.
+    assert max(each.relative_l2 for each in drifts) < (1e-5 if precision == "fp32" else 0.02)
+
+
 def test_normalized_network_shows_its_normalization_in_place_of_the_first_relu():
     weights = random_weights("A-LRN", 0, width=1 / 32, hidden_width=1 / 64, num_classes=7, crop_size=32)
     one, other = (Variant(weights, "crop", name) for name in ("pytorch", "onnxruntime"))

@@ -51,7 +51,7 @@ def layer_outputs(variant: Variant, device: str = "auto", threads: int | None = 
 def _pytorch(variant: Variant, device: str, threads: int | None) -> Iterator[LayerOutputs]:
     """The session that runs anyway, with hooks on its modules."""
     session: Any = backends.open_session(variant, device, threads)
-    model = session._forward.args[0]
+    model = session._forward.args[0]  # the network that its function was made of
     found: dict[str, Array] = {}
 
     def keep(name: str, tensor: Any) -> None:

@@ -10,11 +10,11 @@ from vggbench.report.gate import HEADLINES, UNITS, interval_text, value_text
 from vggbench.report.rows import signed
 
 MARKS = {
-    "regressed": ":x:",
-    "inconclusive": ":grey_question:",
-    "not comparable": ":no_entry_sign:",
-    "better": ":rocket:",
-    "same": ":white_check_mark:",
+    "regressed": "\N{CROSS MARK}",
+    "inconclusive": "\N{WHITE QUESTION MARK ORNAMENT}",
+    "not comparable": "\N{NO ENTRY SIGN}",
+    "better": "\N{ROCKET}",
+    "same": "\N{WHITE HEAVY CHECK MARK}",
 }
 #: Rows in the table; a step summary may hold 1 MiB, a comment 65,536 characters.
 LISTED = 60

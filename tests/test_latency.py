@@ -1,6 +1,7 @@
 """The timing loop, what goes on around it, and what is shown of it."""
 
 import itertools
+import time
 from types import SimpleNamespace
 
 import measuring
@@ -163,6 +164,25 @@ def test_a_session_with_a_clock_of_its_own_is_timed_by_it():
     assert set(session.asked) == {((2, 3, 32, 32), True)}
     assert clock_of(session) == "CUDA events"
     assert "perf_counter" in clock_of(FakeSession(VARIANT))
+
+
+def test_the_median_is_that_of_a_clock_inside_the_same_calls():
+    """Both clocks see the same calls, so that no other work on the machine comes between them."""
+
+    class Inside(FakeSession):
+        def __call__(self, images):
+            before = time.perf_counter()
+            scores = super().__call__(images)
+            seconds.append(time.perf_counter() - before)
+            return scores
+
+    for scenario in latency.SCENARIOS:
+        seconds: list = []
+        session = Inside(VARIANT, seconds_per_image=0.002)
+        measured = measure_latency(session, 1, SIZE, 0.0, 60, 0.0, scenario=scenario)
+        assert len(measured.warmups) + len(measured.values) == len(seconds)
+        inside = samples.median(seconds[len(measured.warmups) :])
+        assert inside <= samples.median(measured.values) < 1.03 * inside
 
 
 def test_the_input_is_random_and_always_the_same():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -164,7 +165,7 @@ def _show(timing: Any, json: bool) -> None:
     say(f"{request.scenario}, {request.processes} fresh processes a variant in turn, each at least "
         f"{request.min_seconds:g} s and {request.min_iterations} calls a batch")  # fmt: skip
     for reason in plan.reasons:
-        say(reason)
+        say(textwrap.fill(reason, 100))
     say("")
     for line in _table(rows):
         say(line)

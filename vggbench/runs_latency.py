@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vgg_reference.weights import Weights
-from vggbench import environment, runs_inputs
+from vggbench import environment, precisions, runs_inputs
+from vggbench.backends import default_threads, resolve_device
 from vggbench.errors import BackendUnavailable, CalibrationError, UsageError
 from vggbench.measure.latency import MIN_ITERATIONS, MIN_SECONDS, SCENARIOS
 from vggbench.progress import Report, silent
@@ -17,8 +18,9 @@ from vggbench.ranges import Quantization, Ranges, read_ranges
 from vggbench.results import Record, write_records
 from vggbench.runs_fresh import WorkerDied, in_fresh_process
 from vggbench.runs_kept import Kept, keep
-from vggbench.runs_peak import time_peak
+from vggbench.runs_peak import has_cuda, time_peak
 from vggbench.runs_timing import Task, time_variant
+from vggbench.shares import arithmetic_of
 from vggbench.variants import Variant, digest_of
 
 #: Images that INT8's ranges are taken from where no file is given: they hardly change how fast it runs.
@@ -131,8 +133,6 @@ def latency(
 
 def plan_of(request: Request, progress: Report = silent) -> Plan:
     """Every mistake in the asking is found here. Raises UsageError, BackendUnavailable, WeightsError."""
-    from vggbench.backends import default_threads
-
     if request.scenario not in SCENARIOS:
         raise UsageError(f"No scenario {request.scenario!r}. Known: {', '.join(SCENARIOS)}.")
     weights = runs_inputs.weights_of(request.weights, request.network, None, None)
@@ -171,15 +171,11 @@ def _settings(request: Request) -> tuple[list[runs_inputs.Setting], tuple[str, .
                 continue
             if setting not in found:
                 found.append(setting)
-            if backend == "auto":
-                reasons.append(_reason(setting))
+            if setting.why:
+                reasons.append(setting.why)
     if not found:
         raise BackendUnavailable(" ".join(refused))
     return found, (*dict.fromkeys(reasons), *refused)
-
-
-def _reason(setting: runs_inputs.Setting) -> str:
-    return setting.why
 
 
 def _quantization(weights: Weights, request: Request, progress: Report) -> Quantization:
@@ -206,9 +202,19 @@ def _ranges(weights: Weights, threads: int | None) -> Ranges:
 
 def _steps(plan: Plan) -> list[tuple[int, Variant | str]]:
     """(process, variant or precision of a peak), interleaved: every variant's first process, then every second one."""
-    peaks = dict.fromkeys(variant.precision for variant in plan.variants) if plan.request.peak else {}
+    peaks = dict.fromkeys(_arithmetic(variant, plan.request.device) for variant in plan.variants)
+    if not plan.request.peak:
+        peaks = {}
     turn: list[Variant | str] = [*peaks, *plan.variants]
     return [(process, what) for process in range(1, plan.request.processes + 1) for what in turn]
+
+
+def _arithmetic(variant: Variant, device: str) -> str:
+    """The type that will multiply, which is not the precision where the CPU lacks it."""
+    place = "cuda" if resolve_device(device, has_cuda()).startswith("cuda") else "cpu"
+    row = precisions.find(variant.precision, variant.backend, place)
+    said = precisions.arithmetic(row) if isinstance(row, precisions.Row) else ""
+    return arithmetic_of(said) or variant.precision
 
 
 def _name(what: Variant | str) -> str:

@@ -65,7 +65,7 @@ def time_peak(
     from vggbench.measure.peak import Found, best_product, peak_record, time_product
 
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    place = resolve_device(device, _has_cuda())
+    place = resolve_device(device, has_cuda())
     first = before[0].peak if before else None
     if first is None:
         found = best_product(precision, threads, place)
@@ -88,7 +88,7 @@ def time_peak(
     ]
 
 
-def _has_cuda() -> bool:
+def has_cuda() -> bool:
     """Whether torch can use a CUDA device; the driver is asked first, for it answers without importing torch."""
     if not environment.has_cuda():
         return False

@@ -65,10 +65,14 @@ def share(latency: Record, peaks: Sequence[Record]) -> float | None:
 
 
 def arithmetic(run: NetworkRun) -> str:
-    """The type that really multiplied: what the session's arithmetic begins with, as "fp32 on weights stored as fp16"
-    does; the precision where it does not say."""
-    found = re.match(r"fp32|tf32|bf16|fp16|int8|fp8", str(run.session.get("arithmetic", "")))
-    return found[0] if found else run.precision
+    """The type that really multiplied, the precision where the session does not say."""
+    return arithmetic_of(str(run.session.get("arithmetic", ""))) or run.precision
+
+
+def arithmetic_of(said: str) -> str:
+    """The type that an arithmetic in words begins with, as "fp32 on weights stored as fp16" does; else ""."""
+    found = re.match(r"fp32|tf32|bf16|fp16|int8|fp8", said)
+    return found[0] if found else ""
 
 
 def _machine(record: Record, run: NetworkRun) -> list[object]:

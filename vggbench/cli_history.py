@@ -68,18 +68,20 @@ def _show(row: dict[str, Any]) -> None:
 
 
 def export_benchmark(
-    records: Annotated[Path, typer.Argument(help="Records with timings: a file.", metavar="RECORDS")],
+    records: Annotated[Path, typer.Argument(help="Records with timings: a file or a folder.", metavar="RECORDS")],
     out: Annotated[Path, typer.Option(help="The file for pytest-benchmark.", metavar="FILE.json")],
     json: options.Json = False,
 ) -> None:
     """Write timings in pytest-benchmark's format, for its compare command and the tools that read it."""
+    from vggbench import runs_history
     from vggbench.pytest_benchmark_json import export
     from vggbench.results import read_whole_part, write_output
 
-    found, cut = read_whole_part(records)
-    if cut:
-        note(cut)
-    data, count = export(found)
+    parts = [read_whole_part(file) for file in runs_history.files_of(records)]
+    for _, cut in parts:
+        if cut:
+            note(cut)
+    data, count = export([record for found, _ in parts for record in found])
     write_output(out, data, "pytest-benchmark's JSON")
     if json:
         print_json({"file": str(out), "benchmarks": count})

@@ -37,7 +37,7 @@ def latency(
     ] = 3,
     min_seconds: Annotated[
         float, typer.Option(min=0.0, help="Each process measures a batch at least so long.", rich_help_panel=_RUN)
-    ] = 3.0,
+    ] = 2.0,
     max_seconds: Annotated[
         float | None,
         typer.Option(

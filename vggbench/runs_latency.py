@@ -12,7 +12,7 @@ from vgg_reference.weights import Weights
 from vggbench import environment, precisions, runs_inputs
 from vggbench.backends import default_threads, resolve_device
 from vggbench.errors import BackendUnavailable, CalibrationError, UsageError
-from vggbench.measure.latency import MIN_ITERATIONS, MIN_SECONDS, SCENARIOS
+from vggbench.measure.latency import MIN_ITERATIONS, SCENARIOS
 from vggbench.progress import Report, silent
 from vggbench.ranges import Quantization, Ranges, read_ranges
 from vggbench.results import Record, write_records
@@ -28,6 +28,8 @@ CALIBRATION_IMAGES = 16
 #: Images a call, by scenario.
 BATCHES = {"latency": (1,), "throughput": (8,)}
 PROCESSES = 3
+#: A process measures a batch at least so long: with three processes VGG-16 then takes under a minute on two cores.
+PROCESS_SECONDS = 2.0
 #: The product of a peak found in the first round is timed so long in each round.
 PEAK_SECONDS = 1.0
 
@@ -49,7 +51,7 @@ class Request:
     threads: int | None = None
     scenario: str = "latency"
     processes: int = PROCESSES
-    min_seconds: float = MIN_SECONDS
+    min_seconds: float = PROCESS_SECONDS
     max_seconds: float | None = None
     min_iterations: int = MIN_ITERATIONS
     calibration: Path | None = None

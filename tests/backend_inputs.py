@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -81,18 +82,18 @@ def relative(found, expected):
     return np.abs(found - expected).max() / np.abs(expected).max()
 
 
-@functools.cache
-def _reference_model(variant):
-    dense = variant.form == "dense"
-    return load(variant.weights, dense=dense, pool_ceil=dense and variant.pool_rounding == "ceil").double()
-
-
 def reference(variant, batch):
     """Scores of the reference network in float64."""
+    plain = dataclasses.replace(variant, backend="reference", precision="fp32")
+    return _reference(plain, batch.tobytes(), batch.shape)
+
+
+@functools.cache
+def _reference(variant, pixels, shape):
     dense = variant.form == "dense"
-    model = _reference_model(variant)
+    model = load(variant.weights, dense=dense, pool_ceil=dense and variant.pool_rounding == "ceil").double()
     with torch.inference_mode():
-        scores = model(torch.from_numpy(batch).double())
+        scores = model(torch.from_numpy(np.frombuffer(pixels, np.float32).reshape(shape).copy()).double())
         return (average_score_map(scores, variant.score_pool) if dense else scores).numpy()
 
 

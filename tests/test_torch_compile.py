@@ -6,11 +6,12 @@ import torch
 from backend_inputs import images, make, reference, relative
 
 from vggbench.backends import open_session, torch_compile
-from vggbench.errors import UsageError
+from vggbench.errors import BackendUnavailable, UsageError
 
 missing = torch_compile.available()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own, while it compiles
 @pytest.mark.skipif(missing is not None, reason=str(missing))
 @pytest.mark.parametrize(("form", "sizes"), [("crop", ((64, 64),)), ("dense", ((75, 133), (96, 64)))])
 def test_compiled_scores_are_the_reference_networks_and_compilation_is_recorded(form, sizes):
@@ -39,6 +40,19 @@ def test_compiled_scores_are_the_reference_networks_and_compilation_is_recorded(
     assert torch.get_num_threads() <= before
     with pytest.raises(ValueError, match="closed"):
         session(batch)
+
+
+@pytest.mark.skipif(missing is not None, reason=str(missing))
+def test_a_compiler_that_fails_is_one_line(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("the compiler\ncrashed")
+
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", fail)
+    session = open_session(make("torch-compile", "shallow-B"), "cpu", 2)
+    with pytest.raises(BackendUnavailable, match="Use --backend pytorch") as error:
+        session(images(1))
+    assert "\n" not in str(error.value)
+    session.close()
 
 
 def test_without_a_compiler_or_headers_it_says_how_to_get_them(monkeypatch, tmp_path):

@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 from vggbench.backends import Array, default_threads, resolve_device
 from vggbench.backends.pytorch import Forward, TorchSession, offered_by_torch
+from vggbench.errors import BackendUnavailable
 from vggbench.variants import Variant
 
 _COMPILERS = ("g++", "clang++", "c++")
@@ -61,7 +63,11 @@ class CompiledSession:
 
     def __call__(self, images: Array) -> Array:
         before, start = _compiled(), time.perf_counter()
-        scores = self._session(images)
+        try:
+            scores = self._session(images)
+        except TorchDynamoException as error:
+            why = " ".join(str(error.__cause__ or error).split())[:200]
+            raise BackendUnavailable(f"torch.compile failed ({why}). Use --backend pytorch.") from error
         if _compiled() > before:
             self.info["compilations"] += _compiled() - before
             self.info["compile_seconds"] = round(self.info["compile_seconds"] + time.perf_counter() - start, 3)

@@ -352,3 +352,5 @@ def test_doubts_name_what_ran_what_varies_and_what_is_missing():
     assert "1 of 3 processes" in found
     (row,) = rows_of([timed([0.1] * 20, number) for number in (1, 2, 3)])
     assert doubts(row, processes=3) == []
+    assert "faster than its peak" in doubts({**row, "share_of_peak": 1.1}, processes=3)[0]
+    assert doubts({**row, "share_of_peak": 1.01}, processes=3) == []

@@ -162,7 +162,8 @@ def _show(timing: Any, json: bool) -> None:
     request, plan, first = timing.plan.request, timing.plan, rows[0]
     say(f"{first['network']} ({first['weights']}), {plan.size[0]} x {plan.size[1]} pixels, {first['form']} form, "
         f"{first['device']}, {plan.threads} threads")  # fmt: skip
-    say(f"{request.scenario}, {request.processes} fresh processes a variant in turn, each at least "
+    several = "processes" if request.processes > 1 else "process"
+    say(f"{request.scenario}, {request.processes} fresh {several} a variant in turn, each at least "
         f"{request.min_seconds:g} s and {request.min_iterations} calls a batch")  # fmt: skip
     for reason in plan.reasons:
         say(textwrap.fill(reason, 100))

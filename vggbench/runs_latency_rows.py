@@ -10,6 +10,8 @@ from vggbench.measure.conditions import remarks
 from vggbench.results import Record
 from vggbench.shares import arithmetic, matching, operations_per_second, share, speed
 
+#: A share of more than this is no rounding.
+ABOVE_PEAK = 1.02
 #: Conditions shown as their median over the processes.
 _MEDIANS = (
     "open_seconds",
@@ -99,6 +101,8 @@ def doubts(row: dict[str, Any], processes: int) -> list[str]:
         found.append(f"{row['processes']} of {processes} processes")
     if row["processes"] < samples.INTERVAL_PROCESSES:
         found.append(f"no interval, which takes {samples.INTERVAL_PROCESSES} processes or more")
+    if (row["share_of_peak"] or 0.0) > ABOVE_PEAK:
+        found.append("faster than its peak, so something held the peak back: measure again on a quiet machine")
     if row["calibration_images"]:
         found.append(f"INT8 ranges of {row['calibration_images']} images, which decide accuracy, hardly speed")
     return [*found, *row["remarks"]]

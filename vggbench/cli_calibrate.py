@@ -26,7 +26,7 @@ def calibrate(
     labels: options.Labels = None,
     images: Annotated[int, typer.Option(help="The first so many, in a fixed order that keeps classes even.")] = 512,
     method: Annotated[
-        str | None, typer.Option(help="minmax, entropy or percentile [default: percentile].", show_default=False)
+        str | None, typer.Option(help="minmax, entropy or percentile [default: minmax].", show_default=False)
     ] = None,
     percentile: Annotated[
         float | None, typer.Option(help="Of that method: above 50, up to 100 [default: 99.999].", show_default=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -259,15 +260,28 @@ def test_version_is_the_packages():
     assert run("--version").output.strip() == f"vggbench {vggbench.__version__}"
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["reproduce", "evaluate", "train", "report", "latency", "peak", "data prepare", "data describe", "weights list",
-     "weights info", "cache ls", "cache prune", "doctor"],
-)  # fmt: skip
+def commands(group=None, path=()):
+    """(name, command) of every command, groups left out."""
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+@pytest.mark.parametrize("command", [name for name, _ in commands()])
 def test_every_command_has_help(command):
     result = run(*command.split(), "--help")
     assert result.exit_code == 0
     assert "Usage: vggbench " in result.output
+
+
+def test_no_help_holds_brackets_that_rich_takes_for_markup():
+    texts = [(name, option.help or "") for name, command in commands() for option in command.params]
+    texts += [(name, command.help or "") for name, command in commands()]
+    assert len(texts) > 100
+    assert [text for text in texts if re.search(r"\[[a-z/#@]", text[1])] == []
 
 
 # What works

@@ -21,21 +21,21 @@ def calibrate(
     data: Annotated[str, typer.Option(help="A folder of images, or 'sample' (the built-in set).")] = "sample",
     split: Annotated[
         str | None,
-        typer.Option(help="Which split; never the reported one [default: tune of sample, train of a folder]."),
+        typer.Option(help="Which split; never the reported one (default: tune of sample, train of a folder)."),
     ] = None,
     labels: options.Labels = None,
     images: Annotated[int, typer.Option(help="The first so many, in a fixed order that keeps classes even.")] = 512,
     method: Annotated[
-        str | None, typer.Option(help="minmax, entropy or percentile [default: minmax].", show_default=False)
+        str | None, typer.Option(help="minmax, entropy or percentile (default: minmax).", show_default=False)
     ] = None,
     percentile: Annotated[
-        float | None, typer.Option(help="Of that method: above 50, up to 100 [default: 99.999].", show_default=False)
+        float | None, typer.Option(help="Of that method: above 50, up to 100 (default: 99.999).", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The file to write [default: ranges-NETWORK.json].", metavar="FILE.json")
+        Path | None, typer.Option(help="The file to write (default: ranges-NETWORK.json).", metavar="FILE.json")
     ] = None,
     scale: Annotated[
-        int | None, typer.Option(help="Shorter side in pixels [default: the training scale].", min=1)
+        int | None, typer.Option(help="Shorter side in pixels (default: the training scale).", min=1)
     ] = None,
     train_scale: Annotated[str | None, typer.Option(help="The training scale S: 256, 384 or [256;512].")] = None,
     width: Annotated[

@@ -24,7 +24,7 @@ def export(
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     form: Annotated[str, typer.Option(help="crop: crop-sized images; dense: images of any size.")] = "crop",
     opset: Annotated[
-        int | None, typer.Option(help="From 17, which TensorRT 8.6 reads, to the newest here [default: 17].")
+        int | None, typer.Option(help="From 17, which TensorRT 8.6 reads, to the newest here (default: 17).")
     ] = None,
     external_weights: Annotated[
         bool, typer.Option("--external-weights", help="Weights in a file beside it; always so beyond 2 GB.")
@@ -33,7 +33,7 @@ def export(
         Path | None, typer.Option(help="Of int8: ranges from vggbench calibrate.", metavar="FILE.json")
     ] = None,
     layout: Annotated[
-        str | None, typer.Option(help="Of int8: tensorrt, or cpu for ONNX Runtime [default: tensorrt].")
+        str | None, typer.Option(help="Of int8: tensorrt, or cpu for ONNX Runtime (default: tensorrt).")
     ] = None,
     storage_only: Annotated[
         bool,

@@ -24,10 +24,10 @@ def latency(
     precision: Annotated[str, typer.Option(help=f"fp32, bf16, fp16, int8; {_LIST}.")] = "fp32",
     backend: Annotated[str, typer.Option(help=f"A backend's name or auto, the fastest one here; {_LIST}.")] = "auto",
     batch: Annotated[
-        str | None, typer.Option(help=f"Images a call; {_LIST} [default: 1; 8 for throughput].", metavar="N,N")
+        str | None, typer.Option(help=f"Images a call; {_LIST} (default: 1; 8 for throughput).", metavar="N,N")
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="Height x width in pixels, as 384x512 [default: the crop].", metavar="HxW")
+        str | None, typer.Option(help="Height x width in pixels, as 384x512 (default: the crop).", metavar="HxW")
     ] = None,
     scenario: Annotated[
         str, typer.Option(help="latency: a call at a time; throughput: batches back to back.")
@@ -41,7 +41,7 @@ def latency(
     max_seconds: Annotated[
         float | None,
         typer.Option(
-            min=0.0, help="And at most so long, if its median is not settled [default: twice].", rich_help_panel=_RUN
+            min=0.0, help="And at most so long, if its median is not settled (default: twice).", rich_help_panel=_RUN
         ),
     ] = None,
     min_iterations: Annotated[int, typer.Option(min=1, help="And at least so many calls.", rich_help_panel=_RUN)] = 10,
@@ -49,7 +49,7 @@ def latency(
         bool, typer.Option(help="Also measure this machine's own peak, in the same run.", rich_help_panel=_RUN)
     ] = True,
     calibration: Annotated[
-        Path | None, typer.Option(help="Ranges for int8 [default: of 16 sample images].", metavar="FILE")
+        Path | None, typer.Option(help="Ranges for int8 (default: of 16 sample images).", metavar="FILE")
     ] = None,
     device: options.Device = "auto",
     threads: options.Threads = None,

@@ -22,7 +22,7 @@ def numerics(
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            help="What is compared, repeatable: bf16, int8@openvino, int8@onnxruntime/tensorrt [default: bf16].",
+            help="What is compared, repeatable: bf16, int8@openvino, int8@onnxruntime/tensorrt (default: bf16).",
             metavar=_GRAMMAR,
         ),
     ] = None,
@@ -35,7 +35,7 @@ def numerics(
     out: Annotated[Path | None, typer.Option(help="Folder for index.html and records.jsonl.", metavar="DIR")] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Ranges for int8, from vggbench calibrate [default: the sample set's].", metavar="FILE"),
+        typer.Option(help="Ranges for int8, from vggbench calibrate (default: the sample set's).", metavar="FILE"),
     ] = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="INT8 one layer at a time, and all but one: two sessions a layer.")
@@ -46,9 +46,9 @@ def numerics(
     form: Annotated[
         str, typer.Option(help="crop (center crop) or dense (whole image).", autocompletion=lambda: ["crop", "dense"])
     ] = "crop",
-    scale: Annotated[int | None, typer.Option(help="Q in pixels [default: the training scale].")] = None,
+    scale: Annotated[int | None, typer.Option(help="Q in pixels (default: the training scale).")] = None,
     train_scale: Annotated[
-        str | None, typer.Option(help="The training scale S: 256, 384 or [256;512] [default: what the weights say].")
+        str | None, typer.Option(help="The training scale S: 256, 384 or [256;512] (default: what the weights say).")
     ] = None,
     split: Annotated[str, typer.Option(help="Of the sample set: test, tune or train.")] = "test",
     preprocess: Annotated[

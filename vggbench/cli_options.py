@@ -59,7 +59,7 @@ Network = Annotated[
 Backend = Annotated[
     str | None,
     typer.Option(
-        help=f"{', '.join(precisions.BACKENDS)} or auto: the fastest one here for the precision [default: auto].",
+        help=f"{', '.join(precisions.BACKENDS)} or auto: the fastest one here for the precision (default: auto).",
         autocompletion=_known("backend"),
         rich_help_panel=_HOW,
     ),
@@ -70,8 +70,8 @@ Precision = Annotated[
 Precisions = Annotated[
     str | None,
     typer.Option(
-        help="One or several, as fp32,int8; findings are judged at the first [default: on the sample set "
-        "fp32,bf16,int8 as far as they run here, else fp32].",
+        help="One or several, as fp32,int8; findings are judged at the first (default: on the sample set "
+        "fp32,bf16,int8 as far as they run here, else fp32).",
         autocompletion=_known("precision"),
         rich_help_panel=_HOW,
     ),
@@ -79,7 +79,7 @@ Precisions = Annotated[
 Calibration = Annotated[
     Path | None,
     typer.Option(
-        help="Ranges for int8, from vggbench calibrate [default: the sample family's own].",
+        help="Ranges for int8, from vggbench calibrate (default: the sample family's own).",
         metavar="FILE.json",
         rich_help_panel=_HOW,
     ),
@@ -96,7 +96,7 @@ Calibrations = Annotated[
 _DEVICE_HELP = f"auto, {' or '.join(precisions.DEVICES)}."
 Device = Annotated[str, typer.Option(help=_DEVICE_HELP, autocompletion=_known("device"), rich_help_panel=_HOW)]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads of the CPU backend [default: physical cores].", rich_help_panel=_HOW)
+    int | None, typer.Option(min=1, help="Threads of the CPU backend (default: physical cores).", rich_help_panel=_HOW)
 ]
 OnBad = Annotated[
     str,

@@ -196,9 +196,9 @@ def evaluate(
         ),
     ] = "dense",
     scale: Annotated[int | None, typer.Option(help="Q in pixels, for protocols of one scale.")] = None,
-    scales: Annotated[str | None, typer.Option(help="Several Q, as 256,384,512 [default: the paper's for S].")] = None,
+    scales: Annotated[str | None, typer.Option(help="Several Q, as 256,384,512 (default: the paper's for S).")] = None,
     train_scale: Annotated[
-        str | None, typer.Option(help="The training scale S: 256, 384 or [256;512] [default: what the weights say].")
+        str | None, typer.Option(help="The training scale S: 256, 384 or [256;512] (default: what the weights say).")
     ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Only the first N images of the fixed order.")] = None,
     split: Annotated[str, typer.Option(help="Of the sample set: test, tune or train.")] = "test",

@@ -66,11 +66,11 @@ def open_session(variant: Variant, device: str, threads: int | None) -> TorchSes
 class TorchSession:
     """One network in torch; see vggbench.backends.Session.
 
-    compile: makes the function that runs, of the one that takes images on the device and gives scores (None: as it is).
+    compile: makes the function that runs, of the network and the one that gives its scores (None: as it is).
     """
 
     def __init__(
-        self, variant: Variant, device: str, threads: int, compile: Callable[[Forward], Forward] | None = None
+        self, variant: Variant, device: str, threads: int, compile: Callable[[VGG, Forward], Forward] | None = None
     ) -> None:
         dense = variant.form == "dense"
         cuda = device != "cpu"
@@ -106,7 +106,7 @@ class TorchSession:
             self.info |= {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "allocator": keep_memory()}
         placed: VGG = model.to(device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         forward = functools.partial(_scores, placed, variant.score_pool if dense else None)
-        self._forward: Forward | None = compile(forward) if compile else forward
+        self._forward: Forward | None = compile(placed, forward) if compile else forward
 
     def __call__(self, images: Array) -> Array:
         check_images(images, self._variant)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
+from vgg_reference.model import VGG
 from vggbench.backends import Array, default_threads, resolve_device
 from vggbench.backends.pytorch import Forward, TorchSession, offered_by_torch
 from vggbench.errors import BackendUnavailable
@@ -48,14 +49,13 @@ class CompiledSession:
     """A TorchSession whose function is compiled; see vggbench.backends.Session.
 
     info["compile_seconds"] is 0 until the first call, then the seconds of all calls in which something was compiled
-    (their own run included), and info["compilations"] how often: at the first call, and once more where a second batch
-    size or image size makes a dimension dynamic.
+    (their own run included), and info["compilations"] how many graphs: one in crop form, one a block in dense form, and
+    as many again for a batch of one, or where a second batch size makes the first dimension dynamic.
     """
 
     def __init__(self, variant: Variant, device: str, threads: int) -> None:
         mode = "default" if device == "cpu" else "max-autotune"
-        # Dense images come in many sizes: compiled for all at once. Crops differ in their number only.
-        compile = functools.partial(_compile, mode=mode, dynamic=True if variant.form == "dense" else None)
+        compile = functools.partial(_compile, mode=mode, dense=variant.form == "dense")
         self._session = TorchSession(variant, device, threads, compile)
         self.device = device
         self.info: dict[str, Any] = self._session.info
@@ -78,16 +78,48 @@ class CompiledSession:
         self._session.close()
 
 
-def _compile(forward: Forward, *, mode: str, dynamic: bool | None) -> Forward:
+def _compile(model: VGG, forward: Forward, *, mode: str, dense: bool) -> Forward:
+    """A crop's whole network as one graph; of dense images of any size, what stands between two max-pools.
+
+    Pools that round up and the score map's windows would each be compiled anew for sizes odd and even.
+    """
+    if not dense:
+        return _compile_one(forward, mode)
+    pieces = [_compile_one(piece, mode, dynamic=True) for piece in _between_pools(model.features)]
+    pools = [layer for layer in model.features if isinstance(layer, nn.MaxPool2d)]
+
+    def features(x: Tensor) -> Tensor:
+        for piece, pool in zip(pieces, pools, strict=True):
+            x = pool(piece(x))
+        return x
+
+    del model.features
+    model.features = features  # type: ignore[assignment]
+    return forward
+
+
+def _between_pools(layers: nn.Sequential) -> list[nn.Sequential]:
+    """The blocks of Table 1 without their pools."""
+    found: list[nn.Sequential] = []
+    piece: list[nn.Module] = []
+    for layer in layers:
+        if isinstance(layer, nn.MaxPool2d):
+            found.append(nn.Sequential(*piece))
+            piece = []
+        else:
+            piece.append(layer)
+    return found
+
+
+def _compile_one(function: Forward, mode: str, dynamic: bool | None = None) -> Forward:
     """The compiled function. Raises where it cannot be one graph, rather than run a part uncompiled."""
 
-    def scores(x: Tensor) -> Tensor:
-        return forward(x)
+    def call(x: Tensor) -> Tensor:
+        return function(x)
 
-    # Dynamo allows a function only so many compilations, then silently runs it eagerly, and counts them by its code:
-    # every session gets code of its own.
-    code = scores.__code__.replace(co_name=f"scores_{next(_numbers)}")
-    own = types.FunctionType(code, globals(), code.co_name, None, scores.__closure__)
+    # Dynamo allows a function only so many compilations, and counts them by its code: each gets code of its own.
+    code = call.__code__.replace(co_name=f"compiled_{next(_numbers)}")
+    own = types.FunctionType(code, globals(), code.co_name, None, call.__closure__)
     compiled: Forward = torch.compile(own, fullgraph=True, dynamic=dynamic, mode=mode)
     return compiled
 

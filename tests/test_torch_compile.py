@@ -14,7 +14,8 @@ missing = torch_compile.available()
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own, while it compiles
 @pytest.mark.skipif(missing is not None, reason=str(missing))
 @pytest.mark.parametrize(
-    ("form", "graphs", "sizes"), [("crop", 1, ((64, 64),)), ("dense", 5, ((75, 133), (96, 64), (70, 99), (131, 64)))]
+    ("form", "graphs", "sizes"),
+    [("crop", 1, ((64, 64),)), ("dense", 5, ((75, 133), (96, 64), (70, 99), (131, 64)))],
 )
 def test_compiled_scores_are_the_reference_networks_and_compilation_is_recorded(form, graphs, sizes):
     variant = make("torch-compile", "shallow-B", form)

@@ -181,7 +181,7 @@ def describe(variant: Variant, device: str, threads: int) -> dict[str, Any]:
     if isinstance(row, table.Row):
         found |= {"arithmetic": table.arithmetic(row), "weights_stored": row.weights}
         if device == "cpu" and variant.precision != "fp32":
-            unit = table.best_unit(variant.precision)
+            unit = table.best_unit(variant.precision) if table.arithmetic(row) != row.otherwise else None
             found |= {"cpu_unit": unit.name if unit else "none", "faster_hardware": table.would_do_more(row.precision)}
     if variant.quantization is not None:
         found |= {key: variant.identity[key] for key in ("ranges", "layout", "float_layers")}

@@ -26,7 +26,7 @@ from types import ModuleType
 from typing import Any
 
 #: Its own functions and those of enumerations and context managers, which say nothing of the interface.
-_LEFT_OUT = re.compile(r"__(?!init__|version__)|^_|^pybind11")
+_LEFT_OUT = re.compile(r"_(?!_init__)|pybind11")
 _OVERLOAD = re.compile(r"^\d+\. (\w+\(.*)$", re.MULTILINE)
 _PREFIX = re.compile(r"tensorrt(_bindings)?\.(tensorrt\.)?(plugin\.)?")
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import platformdirs
-
 from vggbench.errors import StorageError, UsageError
 
 #: Folders of the cache. Only these are ever listed or pruned, whatever else lies where VGGBENCH_CACHE points.
@@ -28,6 +26,8 @@ KINDS = {
     "sample": "images of the built-in sample set",
     "datasets": "content digests of image folders",
     "latency": "finished processes of interrupted timings",
+    "engines": "TensorRT plans, by version, GPU, driver, graph, profile and options",
+    "timing-caches": "timings of TensorRT's kernels, by version, GPU and driver",
 }
 #: A temporary file younger than this may belong to a run that is still writing it.
 STALE_SECONDS = 3600.0
@@ -49,7 +49,11 @@ class Entry:
 def root() -> Path:
     """The cache's folder: VGGBENCH_CACHE, else the user's cache folder. It need not exist."""
     chosen = os.environ.get("VGGBENCH_CACHE")
-    return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_cache_path("vggbench")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    import platformdirs  # not at the top: engines keep their plans here in a Python that has little more than TensorRT
+
+    return platformdirs.user_cache_path("vggbench")
 
 
 @contextmanager

@@ -1,0 +1,239 @@
+"""TensorRT 8.6 to 11 on the first GPU: engines of the graphs of vggbench.graphs, run by vggbench.engines.
+
+FP32 with and without TF32, FP16 of an FP16-typed graph, INT8 of explicit Q/DQ pairs. An engine is built once for a
+GPU, graph and profile and kept in the cache; images of other sizes than its profile's are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vgg_reference.architectures import architecture
+from vggbench import cache, environment
+from vggbench.backends import Array, check_images, check_scores, default_threads, describe, offered
+from vggbench.engines import adapter, buffers, layers
+from vggbench.engines.build import Options, Report, log_steps
+from vggbench.engines.device import Device, first_device
+from vggbench.engines.logs import LOG
+from vggbench.engines.plans import Plan, plan_for
+from vggbench.engines.profile import Profile, profile_for
+from vggbench.engines.run import PlanRefused, Runner
+from vggbench.engines.timing import Mode, Timer
+from vggbench.errors import BackendUnavailable, StorageError
+from vggbench.graphs import OUTPUT, export_onnx, graph_path, graph_sha256
+from vggbench.ranges import quantized_inputs
+from vggbench.variants import Variant
+
+_NO_CPU = "TensorRT has no CPU device"
+_NO_DRIVER = (
+    "TensorRT needs an NVIDIA GPU and its driver, and no driver with a device is here. On a machine with a GPU install "
+    "NVIDIA's driver and look: nvidia-smi"
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Open choices of an engine. profile: None for the default of the variant's form; buffers: None for what is there.
+
+    mode: how time_calls times; cached: whether plans and timings are read from and kept in the cache.
+    """
+
+    profile: Profile | None = None
+    options: Options = field(default_factory=Options)
+    mode: Mode = field(default_factory=Mode)
+    buffers: str | None = None
+    cached: bool = True
+    report: Report = log_steps
+
+
+def load() -> ModuleType:
+    """The tensorrt module."""
+    return importlib.import_module("tensorrt")
+
+
+def available() -> str | None:
+    """None, or one line: what is missing and how to get it.
+
+    The driver is asked before TensorRT is touched: without one, 8.6 ends the process.
+    """
+    try:
+        load()
+    except ImportError as error:
+        if error.name == "tensorrt":
+            return "TensorRT is not installed. Install it with: pip install 'vggbench[tensorrt]'"
+        return f"TensorRT does not load ({_line(error)}). Install it with: pip install 'vggbench[tensorrt]'"
+    except Exception as error:  # a broken installation raises what it likes
+        return f"TensorRT does not load ({_line(error)}). Install it with: pip install 'vggbench[tensorrt]'"
+    if not environment.has_cuda():
+        return _NO_DRIVER
+    why = buffers.missing()
+    return (
+        f"TensorRT needs a library to hold its buffers ({why}). Install one with: pip install cuda-python"
+        if why
+        else None
+    )
+
+
+def has_cuda() -> bool:
+    """Whether there is a device for it; it has no other."""
+    return environment.has_cuda()
+
+
+def precisions(device: str) -> dict[str, str | None]:
+    """Precision -> None, or why not here."""
+    if device == "cpu" or not environment.has_cuda():
+        found = offered("tensorrt", "cpu")
+        return found if device == "cpu" else dict.fromkeys(found, _NO_DRIVER)
+    trt, found = load(), offered("tensorrt", "cuda")
+    return {name: why or adapter.why_not(trt, name) for name, why in found.items()}
+
+
+def open_session(
+    variant: Variant, device: str, threads: int | None, settings: Settings = Settings()
+) -> TensorRtSession:
+    """Builds the engine if none is kept. Raises BackendUnavailable, UsageError, CalibrationError, WeightsError."""
+    if device == "cpu":
+        raise BackendUnavailable(f"{_NO_CPU}. Use --device cuda, or another backend: --backend onnxruntime.")
+    absent = available()
+    if absent is not None:
+        raise BackendUnavailable(absent)
+    return TensorRtSession(variant, threads or default_threads(), settings)
+
+
+class TensorRtSession:
+    """One engine; see vggbench.backends.Session and vggbench.measure.latency.Timed."""
+
+    def __init__(self, variant: Variant, threads: int, settings: Settings) -> None:
+        trt = load()
+        self._variant = variant
+        self.device = "cuda:0"
+        self.profile = settings.profile or profile_for(variant.weights.crop_size, variant.form == "dense")
+        self._runner: Runner | None
+        with graph_file(variant) as graph:
+            self._runner, self.info = opened(trt, graph, variant.precision, self.profile, settings)
+        self.info = {**describe(variant, self.device, threads), **self.info}
+        self._timer = Timer(self._runner, settings.mode)
+        self.info |= self._timer.info
+        try:
+            self._look_at_layers(trt)
+        except BaseException:
+            self.close()
+            raise
+
+    def _look_at_layers(self, trt: Any) -> None:
+        """What the layers run in, for the record; a warning where one fell back."""
+        assert self._runner is not None
+        names, how = list(quantized_inputs(architecture(self._variant.weights.network))), self._variant.quantization
+        self._runner.reshape(self.profile.shapes[1])
+        found = layers.layers_of(trt, self._runner.engine, self._runner.context, names)
+        self.info["layers"] = layers.as_text(found)
+        wanted = [name for name in names if how is None or name not in how.float_layers]
+        fell_back = layers.fallbacks(found, wanted, self._variant.precision)
+        self.info["fallbacks"] = ", ".join(fell_back)
+        self.info["layers_unseen"] = ", ".join(layers.unseen(found, wanted))
+        if fell_back:
+            self.info["arithmetic"] = f"mixed: {len(fell_back)} of {len(wanted)} layers fell back"
+            LOG.warning(
+                "TensorRT runs %d of %d layers wider than %s: %s.",
+                len(fell_back), len(wanted), self._variant.precision, ", ".join(fell_back),
+            )  # fmt: skip
+
+    def __call__(self, images: Array) -> Array:
+        check_images(images, self._variant)
+        if self._runner is None:
+            raise ValueError("This session is closed.")
+        scores: Array = self._runner(images)[OUTPUT]
+        return check_scores(scores, self._variant)
+
+    def time_calls(self, images: Array, calls: int, back_to_back: bool) -> list[float]:
+        """Seconds of each call; see vggbench.measure.latency.Timed. Raises UsageError outside the profile."""
+        check_images(images, self._variant)
+        if self._runner is None:
+            raise ValueError("This session is closed.")
+        taken = self._timer.time_calls(images, calls, back_to_back)
+        self.info |= self._timer.info
+        return taken
+
+    def close(self) -> None:
+        """Free the device's memory; a second close does nothing."""
+        if self._runner is not None:
+            self._timer.close()
+            self._runner.close()
+            self._runner = None
+
+
+def opened(
+    trt: Any, graph: Path, precision: str, profile: Profile, settings: Settings
+) -> tuple[Runner, dict[str, Any]]:
+    """A runner of the graph's engine, kept or built, and what its record says."""
+    device = first_device()
+    if device is None:
+        raise BackendUnavailable(_NO_DRIVER)
+    name, provided = buffers.provider(settings.buffers)
+    root, sha = cache.root() if settings.cached else None, graph_sha256(graph)
+
+    def plan_of(refused: str = "") -> Plan:
+        return plan_for(
+            trt, graph, sha, precision, profile, device, root, settings.options, settings.report, refused=refused
+        )
+
+    plan = plan_of()
+    try:
+        runner = Runner(trt, plan.data, provided)
+    except PlanRefused as refused:
+        if plan.source != "cache":
+            raise
+        plan = plan_of(str(refused))
+        runner = Runner(trt, plan.data, provided)
+    return runner, _said(trt, device, name, sha, plan, runner, settings.options)
+
+
+def _said(
+    trt: Any, device: Device, buffers_of: str, sha: str, plan: Plan, runner: Runner, options: Options
+) -> dict[str, Any]:
+    return {
+        "tensorrt": str(trt.__version__),
+        "gpu": device.name,
+        "compute_capability": device.sm / 10,
+        "gpu_driver": device.driver,
+        "buffers": buffers_of,
+        "graph_sha256": sha,
+        "engine_key": plan.key,
+        "engine_source": plan.source,
+        "engine_kept": bool(plan.kept),
+        "engine_bytes": len(plan.data),
+        "build_seconds": round(plan.build_seconds, 3),
+        "context_bytes": runner.context_bytes,
+        "profile": str(runner.profile),
+        **{f"builder_{name}": value for name, value in dataclasses.asdict(options).items()},
+    }
+
+
+@contextmanager
+def graph_file(variant: Variant) -> Iterator[Path]:
+    """The variant's graph as a file: in the cache, or where it takes nothing, in a temporary folder."""
+    # The builder, not the graph, says whether FP32 may be TF32.
+    drawn = dataclasses.replace(variant, precision="fp32") if variant.precision == "tf32" else variant
+    try:
+        path = graph_path(drawn, cache.root())
+    except StorageError as error:
+        LOG.warning("%s The graph is written to a temporary folder.", error)
+    else:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="vggbench-") as folder:
+        path = Path(folder, "graph.onnx")
+        path.write_bytes(export_onnx(drawn))
+        yield path
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from vggbench.backends.openvino import load as load_openvino
 from vggbench.graph_files import write_model
 from vggbench.graphs import build_graph, export_onnx
 from vggbench.images.sample_drawing import draw
@@ -20,6 +20,8 @@ from vggbench.protocols import Choices, Pass
 from vggbench.variants import Variant
 from vggbench.views import make_views, to_input
 from vggbench.weights import resolve
+
+openvino = load_openvino()
 
 NETWORKS = ["A", "A-LRN", "B", "C", "D", "E"]
 #: Relative L2 of an FP16 graph's scores to the FP32 graph's, over images of the sample set.

@@ -6,17 +6,19 @@ import dataclasses
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 from onnx import numpy_helper
 from qdq_networks import NETWORKS, SMALL, drawn, fp32, inputs, int8, names_of, ranges, run, sample, small, variant
 
 from vgg_reference.architectures import architecture
 from vgg_reference.weights import random_weights
+from vggbench.backends.openvino import load as load_openvino
 from vggbench.errors import CalibrationError, UsageError, WeightsError
 from vggbench.qdq import fold_batch_norm, quantize
 from vggbench.qdq_parts import activation_scale, weight_scales
 from vggbench.ranges import LAYOUTS, Quantization, TensorRange, quantized_inputs
+
+openvino = load_openvino()
 
 
 def relative(found, wanted):

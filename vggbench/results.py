@@ -187,7 +187,7 @@ def precision_of(record: Record) -> str:
 
 
 def main_precision(records: Iterable[Record]) -> str:
-    """The precision that a page's tables and findings speak of: fp32 if any accuracy record has it, else the first's."""
+    """The precision that a page's tables and findings speak of: fp32 if an accuracy record has it, else the first's."""
     found = [precision_of(record) for record in records if record.kind == "accuracy"]
     return "fp32" if "fp32" in found or not found else found[0]
 

@@ -107,8 +107,9 @@ def openvino_product(precision: str) -> Maker:
     """MatMul at an inference precision ("f32", "bf16", "f16"), or of quantized operands ("int8")."""
 
     def make(shape: Shape, threads: int) -> Call:
-        import openvino  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        from vggbench.backends.openvino import load
 
+        openvino = load()
         graph, left, _ = _graph("QDQ" if precision == "int8" else "MatMul", shape)
         config: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
         config["INFERENCE_PRECISION_HINT"] = "f32" if precision == "int8" else precision

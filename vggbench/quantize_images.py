@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from vgg_reference.weights import Weights
 from vggbench.errors import CalibrationError, DataError, UsageError
-from vggbench.images import Dataset
+from vggbench.images import Dataset, read_image
 from vggbench.images.decode import BadImage, decode
 from vggbench.progress import Report
 from vggbench.protocols import Choices, Pass
@@ -92,7 +91,7 @@ def _views(dataset: Dataset, step: Pass, crop_size: int, choices: Choices) -> Ge
 
     def prepare(index: int) -> Pixels | str:
         try:
-            return make_views(decode(_read(dataset, index), choices.exif), step, crop_size, choices)
+            return make_views(decode(read_image(dataset, index), choices.exif), step, crop_size, choices)
         except BadImage as bad:
             return bad.why
 
@@ -107,15 +106,3 @@ def _views(dataset: Dataset, step: Pass, crop_size: int, choices: Choices) -> Ge
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _read(dataset: Dataset, index: int) -> bytes:
-    """The file's bytes. Raises DataError for a file that is not there as it was."""
-    image = dataset.images[index]
-    try:
-        data = image.path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{image.id}: cannot be read: {error.strerror}. Restore it and run again.") from error
-    if hashlib.sha256(data).hexdigest() != dataset.digests[index]:
-        raise DataError(f"{image.id}: was changed since its digest was taken. Run again.")
-    return data

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vggbench.images.source import Member, Source, read_image
+
+__all__ = ["Bad", "Dataset", "LabelledImage", "Member", "Source", "open_dataset", "read_image"]
+
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One image file. id: its path inside the data folder with "/" (never the absolute path); label: 0-based."""
+    """One image file or member of an archive. id: its path inside the data folder with "/" (never the absolute path),
+    or a known set's own name for it. label: 0-based; also: further labels that are right as well (ReaL)."""
 
     id: str
-    path: Path
+    path: Source
     label: int
+    also: tuple[int, ...] = ()
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Every label that is right."""
+        return (self.label, *self.also)
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,8 @@ class Dataset:
     ids within the class), so that the first N are a fair subset and a prefix of every larger one.
     fingerprint: SHA-256 over the sorted (id, content digest, label) of all images, independent of the folder's place.
     digests: content SHA-256 of each image's file, aligned with images.
-    layout: what the folder was taken for, in words.
+    layout: what the folder was taken for, in words. label_set: "ReaL" where labels are those, else "".
+    notes: what was checked of the labels, in sentences.
     """
 
     name: str
@@ -44,6 +57,8 @@ class Dataset:
     layout: str
     total: int
     boxes: dict[str, tuple[float, float, float, float]] = field(default_factory=dict, compare=False)
+    label_set: str = ""
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def first(self, count: int | None) -> Dataset:
         """The first ``count`` images (all if None), with the fingerprint of what is left."""
@@ -52,17 +67,7 @@ class Dataset:
         if count is None or count >= len(self.images):
             return self
         images, digests = self.images[:count], self.digests[:count]
-        return Dataset(
-            self.name,
-            self.split,
-            self.classes,
-            images,
-            digests,
-            fingerprint(images, digests),
-            self.layout,
-            self.total,
-            self.boxes,
-        )
+        return dataclasses.replace(self, images=images, digests=digests, fingerprint=fingerprint(images, digests))
 
 
 def open_dataset(
@@ -74,11 +79,13 @@ def open_dataset(
     labels: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """The built-in set ("sample", drawn under cache_root where it is not there) or a folder of labelled images.
+    """The built-in set ("sample", drawn under cache_root where it is not there), a folder of labelled images or of tar
+    shards, or a tar archive of images, which is never unpacked.
 
     split: "train", "tune" or "test" of the sample set; of a folder that holds several, train/ or the one to report.
-    count: only the first so many images. labels: a list that overrides what a folder's layout says. progress: called
-    with (done, total). Raises DataError, StorageError, UsageError.
+    count: only the first so many images. labels: a file that overrides what the layout says: a list of "file label",
+    the devkit's ground truth, WordNet ids, or ReaL's real.json. progress: called with (done, total). Raises DataError,
+    StorageError, UsageError.
     """
     from vggbench.errors import UsageError
     from vggbench.images.folder import open_folder, open_sample

@@ -1,4 +1,4 @@
-"""A folder of labelled images as a Dataset: a fixed order, and a digest of every file's content."""
+"""Labelled images of a folder or of archives as a Dataset: a fixed order, and a digest of every image's content."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from pathlib import Path
 from vggbench import cache
 from vggbench.errors import DataError, StorageError, UsageError
 from vggbench.images import Dataset, LabelledImage, sample
-from vggbench.images.layouts import Layout, sniff
+from vggbench.images.archives import is_tar
+from vggbench.images.layouts import sniff
 from vggbench.images.lists import read_list
 from vggbench.images.sample_drawing import CLASSES
-from vggbench.images.tree import File
+from vggbench.images.source import Member
+from vggbench.images.tree import File, Layout
 
 Progress = Callable[[int, int], None]
 
@@ -36,9 +38,9 @@ def open_folder(
     cache_root: Path | None = None,
     count: int | None = None,
 ) -> Dataset:
-    """The labelled images of a folder, in stratified order. Raises DataError with a hint.
+    """The labelled images of a folder, a tar archive or shards, in stratified order. Raises DataError with a hint.
 
-    labels: a list of "file label" that overrides what is found. split: which one, where the folder holds train/ and
+    labels: a file that overrides what is found, see layouts.sniff. split: which one, where the folder holds train/ and
     val/ ("test" is the labelled one to report: val/ for ImageNet). cache_root: where content digests are kept between
     runs (None: nowhere). count: digests are taken of the first so many images only, and the rest left out.
     progress: called with (files digested, files).
@@ -47,8 +49,7 @@ def open_folder(
     order = stratified_order([file.id for file in layout.files], layout.labels)
     chosen = _first(order, count)
     digests = content_digests([layout.files[index] for index in chosen], layout.root, cache_root, progress)
-    name = layout.root.resolve().name if layout.split is None else layout.root.resolve().parent.name
-    return _dataset(name, layout.split or "all", layout, chosen, digests, len(order))
+    return _dataset(layout.name or _name(layout), layout.split or "all", layout, chosen, digests, len(order))
 
 
 def open_sample(split: str, cache_root: Path, count: int | None = None, progress: Progress | None = None) -> Dataset:
@@ -75,9 +76,17 @@ def open_sample(split: str, cache_root: Path, count: int | None = None, progress
     return _dataset("sample", split, layout, range(wanted), digests, total)
 
 
+def _name(layout: Layout) -> str:
+    """Of a set that is not a known one: the folder's, the one above where it says the split, or the archive's."""
+    root = layout.root.resolve()
+    if is_tar(root):
+        return root.stem
+    return root.name if layout.split is None else root.parent.name
+
+
 def fingerprint(images: Sequence[LabelledImage], digests: Sequence[str]) -> str:
-    """SHA-256 over the sorted (id, content digest, label): what was evaluated, wherever it lies."""
-    rows = sorted((image.id, digest, image.label) for image, digest in zip(images, digests, strict=True))
+    """SHA-256 over the sorted (id, content digest, labels): what was evaluated, wherever it lies."""
+    rows = sorted((image.id, digest, *image.labels) for image, digest in zip(images, digests, strict=True))
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
@@ -124,7 +133,13 @@ def _dataset(
     name: str, split: str, layout: Layout, chosen: Sequence[int], digests: Sequence[str], total: int
 ) -> Dataset:
     images = tuple(
-        LabelledImage(layout.files[index].id, layout.files[index].path, layout.labels[index]) for index in chosen
+        LabelledImage(
+            layout.files[index].id,
+            layout.files[index].path,
+            layout.labels[index],
+            layout.also[index] if layout.also else (),
+        )
+        for index in chosen
     )
     return Dataset(
         name=name,
@@ -136,6 +151,8 @@ def _dataset(
         layout=layout.words,
         total=total,
         boxes={image.id: layout.boxes[image.id] for image in images if image.id in layout.boxes},
+        label_set=layout.label_set,
+        notes=layout.notes,
     )
 
 
@@ -148,6 +165,8 @@ def _first(order: list[int], count: int | None) -> list[int]:
 def _digest(file: File) -> str | None:
     sha = hashlib.sha256()
     try:
+        if isinstance(file.path, Member):  # of limited size
+            return hashlib.sha256(file.path.read_bytes()).hexdigest()
         with file.path.open("rb") as stream:
             while block := stream.read(1 << 20):
                 sha.update(block)

@@ -1,86 +1,111 @@
-"""What a folder of labelled images is taken for, and how to repair one that is nearly right."""
+"""What images are taken for - a folder, an archive, shards - and how to repair a layout that is nearly right."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from vggbench.errors import DataError
-from vggbench.images.lists import (
-    GROUND_TRUTH,
-    IMAGENET_CLASSES,
-    LIST_NAMES,
-    WNID,
-    Box,
-    by_names,
-    devkit_order,
-    label_rows,
-    read_list,
-    read_text,
-    wordnet_note,
-)
-from vggbench.images.tree import ACCEPTED_SUFFIXES, ARCHIVE_SUFFIXES, File, Tree, scan
+from vggbench.images import imagenet
+from vggbench.images.archives import is_tar, scan_archives
+from vggbench.images.class_folders import class_folders, with_classes
+from vggbench.images.listed import find_list, listed, numbered, shards, with_real
+from vggbench.images.lists import WNID, read_text
+from vggbench.images.tree import ACCEPTED_SUFFIXES, ARCHIVE_SUFFIXES, Layout, Tree, scan
+from vggbench.images.truth import GROUND_TRUTH, find_truth, from_given, synset_truth
 
 _TRAIN = ("train", "training")
 _VAL = ("val", "valid", "validation")
 _TEST = ("test", "testing")
-#: Names of folders that are hardly a class.
-_NO_CLASS = (*_TRAIN, *_VAL, *_TEST, "images", "image", "img", "jpeg", "data", "jpegimages")
-_VAL_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+", re.IGNORECASE)
-_DEVKIT = "ILSVRC2012_devkit_t12"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Files and their labels, not yet ordered. split: "train", "val", "test" where a folder's name says so."""
-
-    root: Path
-    words: str
-    classes: tuple[str, ...]
-    files: list[File]
-    labels: list[int]
-    split: str | None = None
-    boxes: dict[str, Box] = field(default_factory=dict)
+_VAL_ARCHIVE, _TRAIN_ARCHIVE = "ILSVRC2012_img_val.tar", "ILSVRC2012_img_train.tar"
+#: So many training images by their names, and it is not some set drawn from them, as Imagenette is.
+_MANY = imagenet.VAL_IMAGES
+#: Fewer validation images than this are a subset made on purpose; more are a copy that broke off.
+_NEARLY_ALL = 49_000
 
 
 def sniff(home: Path, labels: Path | None, split: str) -> Layout:
-    """The labelled images of a folder. Raises DataError with a hint."""
-    _check_folder(home)
-    root = _descend(home, split)
-    tree = scan(root)
+    """The labelled images of a folder or an archive. Raises DataError with a hint.
+
+    WordNet ids that are some of ImageNet's are labelled as among its 1000, except for training.
+    """
+    tree = _tree(home, split)
     if not tree.images:
         raise DataError(_why_empty(tree))
-    if labels is not None:
-        return _listed(tree, labels)
-    groups = sorted({file.id.partition("/")[0] for file in tree.images if "/" in file.id})
-    loose = [file for file in tree.images if "/" not in file.id]
-    listing = _find_list(tree, home, sure=bool(groups) and not (len(groups) == 1 and not loose))
-    if listing is not None:
-        return _listed(tree, listing)
-    if not groups:
-        return _devkit(tree, home)
-    if loose:
-        raise DataError(
-            f"{root}: {len(groups)} class folders ({groups[0]!r}, ...) and {len(loose)} loose images "
-            f"({loose[0].id!r}, ...) are mixed. Move the loose ones away, or label all in a list: --labels FILE."
-        )
-    return _class_folders(tree, groups)
+    layout = _labelled(tree, home, labels, split in ("train", "tune"))
+    if layout.split is None:
+        layout = dataclasses.replace(layout, split=split_of(layout.root))
+    return _recognized(layout, split, is_listed=labels is not None)
 
 
 def split_of(root: Path) -> str | None:
-    """The split that a folder's name says."""
-    name = root.name.lower()
-    return next((names[0] for names in (_TRAIN, _VAL, _TEST) if name in names), None)
+    """The split that a folder's or an archive's name says."""
+    words = {root.name.lower(), *re.split(r"[^a-z]+", root.stem.lower())} if is_tar(root) else {root.name.lower()}
+    return next((names[0] for names in (_TRAIN, _VAL, _TEST) if words & set(names)), None)
 
 
-def _check_folder(home: Path) -> None:
+def _labelled(tree: Tree, home: Path, labels: Path | None, own: bool) -> Layout:
+    groups = sorted({file.id.partition("/")[0] for file in tree.images if "/" in file.id})
+    if labels is not None:
+        return _given(tree, groups, labels, own)
+    if tree.labels:
+        return shards(tree)
+    loose = [file for file in tree.images if "/" not in file.id]
+    listing = find_list(tree, home, sure=bool(groups) and not (len(groups) == 1 and not loose))
+    if listing is not None:
+        return listed(tree, listing, own)
+    if not groups:
+        return _flat(tree, home)
+    if loose:
+        raise DataError(
+            f"{tree.root}: {len(groups)} class folders ({groups[0]!r}, ...) and {len(loose)} loose images "
+            f"({loose[0].id!r}, ...) are mixed. Move the loose ones away, or label all in a list: --labels FILE."
+        )
+    return class_folders(tree, groups, own)
+
+
+def _given(tree: Tree, groups: list[str], path: Path, own: bool) -> Layout:
+    """By the file of --labels: ReaL's JSON, the devkit's ground truth, WordNet ids, or a list of 'file label'."""
+    if path.suffix.lower() == ".json":
+        _check_complete(tree, path)
+        return with_real(tree, path)
+    if path.name == GROUND_TRUTH:
+        return numbered(tree, from_given(path))
+    lines = [line.split() for line in read_text(path).split("\n") if line.strip()]
+    if lines and all(WNID.fullmatch(words[0]) for words in lines):
+        wnids = [words[0] for words in lines]
+        if len(wnids) > len(set(wnids)) or (not groups and len(wnids) == len(tree.images)):
+            return numbered(tree, synset_truth(path))
+        return with_classes(tree, groups, path, wnids)
+    return listed(tree, path, own)
+
+
+def _tree(home: Path, split: str) -> Tree:
+    """What lies there: files, else the members of archives. Raises DataError."""
     if home.is_file():
+        if is_tar(home):
+            return scan_archives(home, [home])
         what = "an archive; unpack it and name the folder" if home.suffix.lower() in ARCHIVE_SUFFIXES else "a file"
-        raise DataError(f"{home}: is {what}. Accepted is a folder of images, or 'sample'.")
+        raise DataError(f"{home}: is {what}. Accepted is a folder of images, a tar archive of them, or 'sample'.")
     if not home.is_dir():
         raise DataError(f"{home}: no such folder. Accepted is a folder of images, or 'sample' for the built-in set.")
+    root = _descend(home, split)
+    tree = scan(root)
+    found = sorted(root / name for name in tree.others if "/" not in name and is_tar(Path(name)))
+    if tree.images or not found:
+        return tree
+    if (root / _VAL_ARCHIVE) in found and split != "train":
+        return scan_archives(root / _VAL_ARCHIVE, [root / _VAL_ARCHIVE])
+    if (root / _TRAIN_ARCHIVE) in found:
+        raise DataError(
+            f"{root / _TRAIN_ARCHIVE}: ImageNet's training archive holds an archive a class. Unpack those into folders "
+            "of their names; for the validation images add ILSVRC2012_img_val.tar."
+        )
+    wanted = _TRAIN[0] if split == "train" else _VAL[0]
+    splits = {path: split_of(path) for path in found}
+    chosen = [path for path in found if splits[path] == wanted] if len(set(splits.values())) > 1 else []
+    return scan_archives(root, chosen or found)
 
 
 def _descend(home: Path, split: str) -> Path:
@@ -105,6 +130,10 @@ def _descend(home: Path, split: str) -> Path:
 
 
 def _why_empty(tree: Tree) -> str:
+    if tree.archives_read:
+        inner = next((name for name in tree.others if is_tar(Path(name))), None)
+        what = f"archives in an archive ({inner!r}, ...)" if inner else "no images"
+        return f"{tree.archives_read[0]}: holds {what}. Accepted is a tar of images: unpack it and name the folder."
     if tree.archives:
         more = f" and {len(tree.archives) - 1} more" if len(tree.archives) > 1 else ""
         return f"{tree.root}: holds no images, only the archive {tree.archives[0]!r}{more}. Unpack it there."
@@ -114,128 +143,92 @@ def _why_empty(tree: Tree) -> str:
     )
 
 
-def _extras(tree: Tree, unlisted: int = 0) -> str:
-    """What was left out, in words."""
-    counts = (
-        (unlisted, "image", " not in the list"),
-        (len(tree.others), "other file", ""),
-        (tree.hidden, "hidden file", ""),
-        (tree.loops, "link", " to a folder above it"),
+def _flat(tree: Tree, home: Path) -> Layout:
+    """ImageNet's validation images as the archive has them, with a ground truth from a folder near by."""
+    places = [tree.folder, home if home.is_dir() else home.parent, tree.folder.parent]
+    strange = next((file.id for file in tree.images if imagenet.val_number(file.id) is None), None)
+    truth = find_truth(list(dict.fromkeys(places))) if strange is None or len(tree.images) >= _NEARLY_ALL else None
+    if strange is None and truth is not None:
+        return numbered(tree, truth)
+    if strange is None:
+        raise DataError(
+            f"{tree.root}: ImageNet's validation images without labels. Add {GROUND_TRUTH} from the devkit's data "
+            "folder (or ILSVRC2012_devkit_t12.tar.gz), or val.txt with lines of 'file label' (0 to 999 in WordNet "
+            "order)."
+        )
+    if imagenet.is_training_name(strange):
+        raise DataError(
+            f"{tree.root}: {strange!r} and others are ImageNet's training images by their names, in one folder. Name "
+            "the folder of the validation images; for training sort these into a folder for each WordNet id."
+        )
+    if truth is not None:
+        raise DataError(
+            f"{tree.root}: {strange!r} is not named as ImageNet's validation images are ({imagenet.val_id(1)}), so the "
+            f"ground truth in {truth.where} does not say its label. Rename the images, or give a list: --labels FILE."
+        )
+    raise DataError(
+        f"{tree.root}: {len(tree.images)} images without labels. Add a list labels.txt with lines of 'file label' "
+        "(labels from 0), name one with --labels FILE, or sort the images into one folder per class."
     )
-    told = [f"{count} {what}{'' if count == 1 else 's'}{more}" for count, what, more in counts if count]
-    return f"; left out: {', '.join(told)}" if told else ""
 
 
-def _class_folders(tree: Tree, groups: list[str]) -> Layout:
-    only = groups[0]
-    if len(groups) == 1 and (only.lower() in _NO_CLASS or all(file.id.count("/") > 1 for file in tree.images)):
-        inner = len({file.id.rpartition("/")[0] for file in tree.images})
-        what = f"{inner} class folders" if any(file.id.count("/") > 1 for file in tree.images) else "all images"
-        raise DataError(f"{tree.root}: its one folder {only!r} holds {what}. Name that one: {tree.root / only}")
-    wordnet = all(WNID.fullmatch(name) for name in groups)
-    # With WordNet ids an empty folder still is a class; elsewhere it may be anything.
-    names = sorted({*groups, *filter(WNID.fullmatch, tree.folders)}) if wordnet else groups
-    note = wordnet_note(tuple(names), "folder") if wordnet else f"{len(names)} class folders"
-    empty = len(tree.folders) - len(groups)
-    words = f"one folder per class: {note}" + (f"; {empty} without images" if empty else "") + _extras(tree)
-    index = {name: label for label, name in enumerate(names)}
-    labels = [index[file.id.partition("/")[0]] for file in tree.images]
-    return Layout(tree.root, words, tuple(names), tree.images, labels, split_of(tree.root))
-
-
-def _find_list(tree: Tree, home: Path, sure: bool) -> Path | None:
-    """The list beside the images or in ``home``. sure: only one whose first row names an image that is there, as a
-    labels.txt among class folders may be anything."""
-    places = [tree.root] if home == tree.root else [tree.root, home]
-    found = [place / name for place in places for name in LIST_NAMES if (place / name).is_file()]
-    if not found and not sure:
-        found = [path for place in places for path in sorted(place.glob("*.csv")) if not path.name.startswith(".")]
-        if len(found) > 1:
-            raise DataError(f"{tree.root}: {found[0].name} and {found[1].name} may be lists. Name one: --labels FILE.")
-    if not sure:
-        return found[0] if found else None
-    finder = _Finder(tree)
-    for path in found:
-        try:
-            first = read_list(path)[0]
-        except DataError:
-            continue
-        if finder.find(first.file) is not None:
-            return path
-    return None
-
-
-class _Finder:
-    """A list's name for a file -> the file: by its path, below the folder's own name, or by a name that is unique."""
-
-    def __init__(self, tree: Tree) -> None:
-        self._root = tree.root.name
-        self._by_id = {file.id: file for file in tree.images}
-        counts = Counter(file.id.rpartition("/")[2] for file in tree.images)
-        alone = [file for file in tree.images if counts[file.id.rpartition("/")[2]] == 1]
-        self._by_name = {file.id.rpartition("/")[2]: file for file in alone}
-        self._by_stem = {name.rpartition(".")[0]: file for name, file in self._by_name.items()}
-
-    def find(self, name: str) -> File | None:
-        name = name.replace("\\", "/").removeprefix("./")
-        inner, last = name.removeprefix(f"{self._root}/"), name.rpartition("/")[2]
-        found = self._by_id.get(name) or self._by_id.get(inner) or self._by_name.get(last)
-        return found or self._by_stem.get(last)  # Kaggle's ImageId has no suffix
-
-
-def _listed(tree: Tree, path: Path) -> Layout:
-    rows = read_list(path)
-    finder = _Finder(tree)
-    found = [finder.find(row.file) for row in rows]
-    missing = [row for row, file in zip(rows, found, strict=True) if file is None]
-    if missing:
+def _recognized(layout: Layout, split: str, is_listed: bool) -> Layout:
+    """The same with its name, split and ids where it is one of the known sets. Raises DataError for a wrong one."""
+    files, present = layout.files, {layout.classes[label] for label in set(layout.labels)}
+    if all(imagenet.val_number(file.id) for file in files):
+        return _validation(layout, is_listed)
+    variant = imagenet.v2_variant([layout.root.name, layout.root.parent.name])
+    if variant is not None and len(layout.classes) == len(imagenet.CLASSES):
+        return dataclasses.replace(layout, name="ImageNet-V2", split=variant or "test")
+    if present == imagenet.IMAGENETTE:
+        return dataclasses.replace(layout, name="Imagenette")
+    if split != "train" and len(files) > _MANY and all(map(imagenet.is_training_name, (files[0].id, files[-1].id))):
         raise DataError(
-            f"{path}, line {missing[0].line}: {missing[0].file!r} is not in {tree.root} ({len(missing)} of {len(rows)} "
-            "files of the list are not). Add them, or take their lines out."
+            f"{layout.root}: {len(files):,} training images by their names ({files[0].id!r}, ...). Name the folder of "
+            f"the {imagenet.VAL_IMAGES:,} validation images, or the one that holds train/ and val/."
         )
-    files = [file for file in found if file is not None]
-    twice = [file_id for file_id, count in Counter(file.id for file in files).items() if count > 1]
-    if twice:
-        raise DataError(f"{path}: names {twice[0]!r} more than once ({len(twice)} such files). Keep one line of each.")
-    labelled = label_rows(path, rows)
-    boxes = {file.id: row.box for file, row in zip(files, rows, strict=True) if row.box is not None}
-    unlisted = len(tree.images) - len(files)
-    tree.others = [name for name in tree.others if name != path.name]
-    words = f"images with the list {path.name}: {labelled.note}{_extras(tree, unlisted)}"
-    return Layout(tree.root, words, labelled.classes, files, labelled.labels, split_of(tree.root), boxes)
+    return layout
 
 
-def _devkit(tree: Tree, home: Path) -> Layout:
-    """ImageNet's validation images as the archive unpacks them, with the devkit's ground truth."""
-    numbers = [_VAL_NUMBER.fullmatch(file.id) for file in tree.images]
-    if not all(numbers):
-        raise DataError(
-            f"{tree.root}: {len(tree.images)} images without labels. Add a list labels.txt with lines of 'file label' "
-            "(labels from 0), name one with --labels FILE, or sort the images into one folder per class."
-        )
-    roots = dict.fromkeys((tree.root, home, tree.root.parent))
-    inner = ("", "data", f"{_DEVKIT}/data", _DEVKIT)
-    truths = [root / name / GROUND_TRUTH for root in roots for name in inner]
-    truth = next((path for path in truths if path.is_file()), None)
-    if truth is None:
-        raise DataError(
-            f"{tree.root}: ImageNet's validation images without labels. Add {GROUND_TRUTH} and meta.mat from the "
-            "devkit's data folder, or val.txt with lines of 'file label' (0 to 999 in WordNet order)."
-        )
-    ids = read_text(truth).split()
-    order = devkit_order(truth.parent)
-    wnids = []
-    for file, number in zip(tree.images, numbers, strict=True):
-        line = int(number[1]) if number else 0
-        if not 1 <= line <= len(ids):
-            raise DataError(
-                f"{truth}: has {len(ids):,} lines, {file.id!r} needs line {line:,}. Unpack the devkit anew."
-            )
-        if not ids[line - 1].isdigit() or int(ids[line - 1]) not in order:
-            raise DataError(f"{truth}, line {line}: {ids[line - 1]!r} is out of range; accepted are 1 to 1000.")
-        wnids.append(order[int(ids[line - 1])])
-    every = by_names(order.values(), "devkit")
-    index = {wnid: label for label, wnid in enumerate(every.classes)}
-    assert len(index) == IMAGENET_CLASSES
-    words = f"ImageNet's flat validation images with the devkit's ground truth: {every.note}{_extras(tree)}"
-    return Layout(tree.root, words, every.classes, tree.images, [index[wnid] for wnid in wnids], "val")
+def _validation(layout: Layout, is_listed: bool) -> Layout:
+    """ILSVRC-2012's validation images: ids as in every layout, labels checked."""
+    numbers = [imagenet.val_number(file.id) or 0 for file in layout.files]
+    by_number = dict(zip(numbers, layout.files, strict=True))
+    if len(by_number) < len(numbers):
+        twice = next(file for file, number in zip(layout.files, numbers, strict=True) if by_number[number] is not file)
+        other = by_number[imagenet.val_number(twice.id) or 0]
+        raise DataError(f"{layout.root}: {twice.id!r} and {other.id!r} are the same image by their names. Keep one.")
+    notes = layout.notes
+    if layout.label_set == "" and layout.classes[:1] and len(layout.classes) == len(imagenet.CLASSES):
+        labels = layout.truth or dict(zip(numbers, layout.labels, strict=True))
+        notes = (*notes, imagenet.check_labels(labels, str(layout.root)))
+    if not is_listed:
+        _check_numbers(set(numbers), layout.root)
+    words = layout.words
+    if len(numbers) < imagenet.VAL_IMAGES and layout.label_set == "":
+        words += f"; {len(numbers):,} of the {imagenet.VAL_IMAGES:,} validation images"
+    files = [
+        dataclasses.replace(file, id=imagenet.val_id(number))
+        for file, number in zip(layout.files, numbers, strict=True)
+    ]
+    boxes = {files[at].id: layout.boxes[file.id] for at, file in enumerate(layout.files) if file.id in layout.boxes}
+    return dataclasses.replace(
+        layout, files=files, words=words, boxes=boxes, name=imagenet.NAME, split="val", notes=notes
+    )
+
+
+def _check_complete(tree: Tree, path: Path) -> None:
+    numbers = {imagenet.val_number(file.id) for file in tree.images}
+    _check_numbers({number for number in numbers if number is not None}, tree.root)
+
+
+def _check_numbers(numbers: set[int], root: Path) -> None:
+    """Raises DataError for a copy that broke off."""
+    if not _NEARLY_ALL < len(numbers) < imagenet.VAL_IMAGES:
+        return
+    missing = [number for number in range(1, imagenet.VAL_IMAGES + 1) if number not in numbers]
+    raise DataError(
+        f"{root}: holds {len(numbers):,} of ImageNet's {imagenet.VAL_IMAGES:,} validation images; missing: "
+        f"{imagenet.val_id(missing[0])}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}. Copy them again, "
+        "or list the images to take: --labels FILE."
+    )

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggbench.errors import DataError
+from vggbench.images import imagenet
 
 Box = tuple[float, float, float, float]
 
 #: Looked for in this order in the folder of images and above it; --labels names any other.
 LIST_NAMES = ("annotations.csv", "labels.txt", "labels.csv", "val.txt", "val.csv", "LOC_val_solution.csv")
-GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 
 #: A larger label is a mistake, and would ask for as many class names.
 MAX_LABEL = 99_999
@@ -116,17 +116,17 @@ def _csv_rows(path: Path, text: str, mark: str) -> list[Row]:
     return rows
 
 
-def label_rows(path: Path, rows: list[Row]) -> Labelled:
-    """Labels as integers from 0, or as names in sorted order. Raises DataError naming the line."""
+def label_rows(path: Path, rows: list[Row], own: bool = False) -> Labelled:
+    """Labels as integers from 0, or as names in sorted order. own: see by_names. Raises DataError naming the line."""
     integers = [bool(_INTEGER.fullmatch(row.label)) for row in rows]
     if not any(integers):
-        return by_names([row.label for row in rows], "list")
+        return by_names([row.label for row in rows], "list", own)
     if not all(integers):
         row = rows[integers.index(False)]
         raise DataError(
             f"{path}, line {row.line}: label {row.label!r}; the other labels are integers, which start at 0."
         )
-    names = _class_names(path.parent)
+    names = class_names(path.parent)
     top = len(names) - 1 if names else MAX_LABEL
     for row in rows:
         if not 0 <= int(row.label) <= top:
@@ -134,8 +134,8 @@ def label_rows(path: Path, rows: list[Row]) -> Labelled:
     labels = [int(row.label) for row in rows]
     if min(labels) == 1 and max(labels) == IMAGENET_CLASSES:
         raise DataError(
-            f"{path}: labels are 1 to 1000; accepted are 0 to 999 in WordNet order. If they are the devkit's ids, name "
-            f"the file {GROUND_TRUTH} and put the devkit's meta.mat beside it; else subtract 1."
+            f"{path}: labels are 1 to 1000; accepted are 0 to 999 in WordNet order. If they are the devkit's ids, take "
+            "its ILSVRC2012_validation_ground_truth.txt, which has no names; else subtract 1."
         )
     if not names:
         names = [str(label) for label in range(max(labels) + 1)]
@@ -147,65 +147,52 @@ def label_rows(path: Path, rows: list[Row]) -> Labelled:
     return Labelled(labels, tuple(names), "integer labels")
 
 
-def by_names(names: Iterable[str], where: str) -> Labelled:
-    """Class names -> labels: the index in sorted order (by code point, independent of the locale)."""
+def by_names(names: Iterable[str], where: str, own: bool = False, empty: Iterable[str] = ()) -> Labelled:
+    """Class names -> labels: the index in sorted order (by code point, independent of the locale).
+
+    WordNet ids of ImageNet's are indexed among its 1000 classes, however few there are; own: among themselves, as a
+    network trained on these classes alone counts them. empty: classes without an image.
+    """
     names = list(names)
-    classes = tuple(sorted(set(names)))
-    index = {name: label for label, name in enumerate(classes)}
+    classes = tuple(sorted({*names, *empty}))
     note = f"{len(classes)} classes by name"
     if all(WNID.fullmatch(name) for name in classes):
-        note = wordnet_note(classes, where)
+        if not own and imagenet.INDEX.keys() >= set(classes):
+            note = imagenet_note(set(names), classes)
+            classes = imagenet.CLASSES
+        else:
+            note = wordnet_note(classes, where)
+    index = {name: label for label, name in enumerate(classes)}
     return Labelled([index[name] for name in names], classes, note)
 
 
+def imagenet_note(present: set[str], classes: tuple[str, ...]) -> str:
+    """What a set of ImageNet's WordNet ids is, of which some have images."""
+    if len(classes) == IMAGENET_CLASSES:
+        return "ImageNet's 1000 WordNet ids"
+    what = "Imagenette's ten classes" if present == imagenet.IMAGENETTE else f"{len(present)} of ImageNet's WordNet ids"
+    return f"{what}; labels are their index among all 1000, and an answer is sought among all 1000"
+
+
 def wordnet_note(classes: tuple[str, ...], where: str) -> str:
-    """What a set of WordNet ids is. Raises DataError where it looks like ImageNet with some missing."""
+    """What a set of other WordNet ids is. Raises DataError where it looks like ImageNet with some missing."""
     count = len(classes)
     if count == IMAGENET_CLASSES:
-        whole = classes[0] == "n01440764" and classes[-1] == "n15075141"
-        return "ImageNet's 1000 WordNet ids" if whole else "1000 WordNet ids, not those of ImageNet's 1000 classes"
+        return (
+            "ImageNet's 1000 WordNet ids"
+            if classes == imagenet.CLASSES
+            else ("1000 WordNet ids, not those of ImageNet's 1000 classes")
+        )
     if 900 < count < IMAGENET_CLASSES:
         raise DataError(
-            f"The {where} holds {count} of ImageNet's 1000 WordNet ids: a missing one shifts all labels after it. "
-            "Unpack the rest (an empty folder will do), or give a list of labels: --labels FILE."
+            f"The {where} holds {count} WordNet ids, nearly ImageNet's 1000 but not all of them: a missing one shifts "
+            "all labels after it. Unpack the rest (an empty folder will do), or give a list of labels: --labels FILE."
         )
     return f"{count} WordNet ids; labels are their index among these, so weights of ImageNet's 1000 classes do not fit"
 
 
-def _class_names(folder: Path) -> list[str]:
+def class_names(folder: Path) -> list[str]:
     for name in ("classes.txt", "synset_words.txt", "LOC_synset_mapping.txt"):
         if (folder / name).is_file():
             return [line.strip() for line in read_text(folder / name).split("\n") if line.strip()]
     return []
-
-
-def devkit_order(folder: Path) -> dict[int, str]:
-    """The devkit's ids, 1 to 1000, -> WordNet ids, from meta.mat or map_clsloc.txt. Raises DataError."""
-    for place in (folder, folder.parent, folder.parent.parent):
-        if (place / "meta.mat").is_file():
-            return _complete(place / "meta.mat", _from_meta(place / "meta.mat"))
-        if (place / "map_clsloc.txt").is_file():
-            words = [line.split() for line in read_text(place / "map_clsloc.txt").split("\n") if line.strip()]
-            found = {int(line[1]): line[0] for line in words if len(line) > 1 and line[1].isdigit()}
-            return _complete(place / "map_clsloc.txt", found)
-    raise DataError(
-        f"{folder / GROUND_TRUTH}: holds the devkit's own ids (1 to 1000), which are not in WordNet order. "
-        "Add meta.mat from the devkit's data folder beside it (synset_words.txt alone does not tell the ids)."
-    )
-
-
-def _from_meta(path: Path) -> dict[int, str]:
-    from scipy.io import loadmat  # type: ignore[import-untyped]
-
-    try:
-        synsets = loadmat(path, squeeze_me=True)["synsets"]
-        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
-    except Exception as error:  # loadmat raises nearly anything on a damaged file
-        raise DataError(f"{path}: is not the devkit's meta.mat ({error}). Unpack the devkit anew.") from error
-
-
-def _complete(path: Path, found: dict[int, str]) -> dict[int, str]:
-    order = {number: found[number] for number in range(1, IMAGENET_CLASSES + 1) if number in found}
-    if len(set(order.values())) != IMAGENET_CLASSES:
-        raise DataError(f"{path}: names {len(set(order.values()))} of ImageNet's 1000 classes. Unpack the devkit anew.")
-    return order

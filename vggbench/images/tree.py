@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vggbench.errors import DataError
+from vggbench.images.lists import Box
+from vggbench.images.source import Source
 
 #: Taken for images by name. Those that decode() does not take (TIFF, ...) are here so that they are named as bad
 #: images when their turn comes, and never left out in silence.
@@ -19,17 +22,24 @@ ARCHIVE_SUFFIXES = frozenset((".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zi
 
 @dataclass(frozen=True)
 class File:
-    """An image file. id: its path below the folder with "/"; a broken link has size -1."""
+    """An image file, or a member of an archive. id: its path below the folder with "/"; a broken link has size -1.
+
+    mtime_ns: of the archive for a member.
+    """
 
     id: str
-    path: Path
+    path: Source
     size: int
     mtime_ns: int
 
 
 @dataclass
 class Tree:
-    """All image files below a folder, sorted by id. folders: top-level ones, empty ones too. others: by name."""
+    """All image files below a folder or in archives, sorted by id. root: the folder, or the one archive.
+
+    folders: top-level ones, empty ones too. others: by name. labels: id -> label, where a file NAME.cls stands beside
+    NAME.jpg in an archive. archives_read: those that were read as if they were folders.
+    """
 
     root: Path
     images: list[File] = field(default_factory=list)
@@ -37,10 +47,51 @@ class Tree:
     others: list[str] = field(default_factory=list)
     hidden: int = 0
     loops: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+    archives_read: tuple[Path, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where lists lie beside the images."""
+        return self.root if self.root.is_dir() else self.root.parent
 
     @property
     def archives(self) -> list[str]:
         return [name for name in self.others if Path(name).suffix.lower() in ARCHIVE_SUFFIXES]
+
+    def left_out(self, unlisted: int = 0) -> str:
+        """What was left out, in words."""
+        counts = (
+            (unlisted, "image", " not in the list"),
+            (len(self.others), "other file", ""),
+            (self.hidden, "hidden file", ""),
+            (self.loops, "link", " to a folder above it"),
+        )
+        told = [f"{count} {what}{'' if count == 1 else 's'}{more}" for count, what, more in counts if count]
+        return f"; left out: {', '.join(told)}" if told else ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Files and their labels, not yet ordered.
+
+    split: "train", "val", "test" where a folder's name says so. truth: validation image's number -> label, of more
+    images than are here. also: further right labels of each file (ReaL). label_set: "ReaL" or "". notes: what was
+    checked, in sentences.
+    """
+
+    root: Path
+    words: str
+    classes: tuple[str, ...]
+    files: list[File]
+    labels: list[int]
+    split: str | None = None
+    boxes: dict[str, Box] = field(default_factory=dict)
+    name: str | None = None
+    truth: Mapping[int, int] = field(default_factory=dict)
+    also: list[tuple[int, ...]] | None = None
+    label_set: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def scan(root: Path) -> Tree:

@@ -7,14 +7,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from vgg_reference.weights import Weights
 from vggbench.backends import Session
 from vggbench.images import Dataset
-from vggbench.images.decode import DECODER
 from vggbench.measure.accuracy import PassResults
-from vggbench.measure.posteriors import answer, hardest, ranks
+from vggbench.measure.multilabel import ranks_of_best
+from vggbench.measure.posteriors import answer, hardest
 from vggbench.protocols import Choices, Pass, Protocol, as_flat_dict
 from vggbench.ranges import Quantization
 from vggbench.results import NetworkRun, Record, Samples, Workload
@@ -37,7 +35,7 @@ def accuracy_record(
     fingerprint_full: of the complete dataset, where ``dataset`` is a prefix of it; records over prefixes pair by it.
     """
     posteriors, kept = answer(parts, len(dataset.images))
-    labels = np.array([dataset.images[index].label for index in kept], np.int64)
+    found, labels = ranks_of_best(posteriors, [dataset.images[index].labels for index in kept])
     ids = [dataset.images[index].id for index in kept]
     names = list(dict.fromkeys(protocol.name for _, protocol in parts))
     return Record(
@@ -49,7 +47,7 @@ def accuracy_record(
             choices=as_flat_dict(choices),
             data=describe(dataset, parts, len(kept)) | {"fingerprint_full": fingerprint_full or dataset.fingerprint},
         ),
-        samples=Samples(unit="rank", values=ranks(posteriors, labels).tolist()),
+        samples=Samples(unit="rank", values=found.tolist()),
         seed=_seed([results.weights for results, _ in parts]),
         environment=environment,
         started=started,
@@ -70,8 +68,9 @@ def describe(dataset: Dataset, parts: Sequence[tuple[PassResults, Protocol]], im
         "classes": len(dataset.classes),
         "images": images,
         "total": dataset.total,
-        "decoder": DECODER,
+        "decoder": parts[0][0].decoder,
         "bad": [{"id": image, "why": why} for image, why in bad.items()],
+        **({"labels": dataset.label_set} if dataset.label_set else {}),
     }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from vggbench.errors import DataError
+from vggbench.images import Source
 from vggbench.images.decode import BadImage, decode
 from vggbench.protocols import Choices
 from vggbench.train.recipe import Recipe
@@ -51,7 +51,7 @@ def colour_of(images: Sequence[Pixels]) -> Colour:
 class Pictures:
     """Decoded training images, rescaled once where S is fixed, kept in memory while they fit."""
 
-    def __init__(self, paths: Sequence[Path], recipe: Recipe, workers: int) -> None:
+    def __init__(self, paths: Sequence[Source], recipe: Recipe, workers: int) -> None:
         self._paths, self._choices = list(paths), Choices(resize_filter=recipe.resize_filter)
         low, high = recipe.scales
         self._fixed = low if low == high else None

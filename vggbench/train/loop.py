@@ -23,6 +23,7 @@ from vgg_reference.model import LRN_ALPHA, VGG, average_score_map, build
 from vgg_reference.weights import Preprocess, Weights, load, save_weights
 from vggbench.cache import write_atomic
 from vggbench.errors import StorageError, UsageError
+from vggbench.images import Source
 from vggbench.train.crops import STATISTICS_IMAGES, Colour, Pictures, batches, colour_of
 from vggbench.train.initialize import initialize, transfer
 from vggbench.train.recipe import Recipe
@@ -39,7 +40,7 @@ _DROPOUT_SEED = 1_000_003
 class Labelled:
     """A training or tuning set: files and labels in a fixed order, and the digest of all of them."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[Source, ...]
     labels: npt.NDArray[np.int64]
     classes: int
     fingerprint: str

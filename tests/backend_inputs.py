@@ -18,11 +18,12 @@ from vggbench.ranges import Quantization, Ranges, TensorRange, quantized_inputs
 from vggbench.variants import Variant
 
 #: Largest difference to the reference network in float64, relative to the largest score.
-TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 5e-3, "int8": 1.5e-1}
+TOLERANCE = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2, "fp16": 5e-3, "int8": 1.5e-1, "fp8": 1.5e-1}
 #: The same between two ways of running one session: kernels may add in another order, a coarse type then rounds anew.
-SPREAD = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 3e-2}
-#: Compiling takes seconds for each network and form; its tests stand in test_torch_compile.py.
-TESTED = [name for name in BACKENDS if name != "torch-compile"]
+SPREAD = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2, "fp16": 2e-3, "int8": 3e-2, "fp8": 3e-2}
+#: Compiling takes seconds for each network and form; its tests stand in test_torch_compile.py. What runs on a GPU alone
+#: has tests of its own too, against what its library offers.
+TESTED = [name for name in BACKENDS if name not in ("torch-compile", "tensorrt", "torch-tensorrt")]
 NAMES = [*TESTED, "fake"]
 #: What works here; of the rest TestEveryBackend checks that there is a reason.
 PAIRS = [
@@ -69,7 +70,7 @@ def ranges_of(weights):
 
 def make(backend, network="A", form="crop", precision="fp32", batch_norm=False, layout="", **more):
     weights = weights_of(network, batch_norm)
-    if precision == "int8":
+    if precision in ("int8", "fp8"):
         more["quantization"] = Quantization(ranges_of(weights), layout=layout)
     return Variant(weights, form, backend, precision, **more)
 

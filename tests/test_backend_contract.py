@@ -94,7 +94,7 @@ class TestEveryPrecision:
         assert session.info["arithmetic"]
         assert "mixed" not in session.info["arithmetic"]
         assert all(isinstance(value, str | int | float | bool | None) for value in session.info.values())
-        assert ("ranges" in session.info) == (precision == "int8")
+        assert ("ranges" in session.info) == (precision in ("int8", "fp8"))
 
     def test_values_that_are_not_finite_are_refused_in_one_line(self, name, precision, opened):
         session = opened(name, precision=precision)
@@ -205,7 +205,7 @@ def test_scores_that_overflow_are_refused(name, opened):
 def test_unknown_names_are_refused_with_the_known_ones():
     for variant, device, threads, known in (
         (make("trt"), "cpu", None, "Known: pytorch, onnxruntime"),
-        (make("pytorch", precision="fp8"), "cpu", None, "Known: fp32"),
+        (make("pytorch", precision="fp4"), "cpu", None, "Known: fp32"),
         (make("pytorch"), "tpu", None, "Known: auto, cpu, cuda"),
         (make("pytorch"), "cpu", 0, "1 or more"),
     ):

@@ -26,11 +26,13 @@ LAYERS: list[tuple[str, set[str]]] = [
             "questions",
             "progress",
             "precisions",
+            "modes",
         },
     ),
     (
         "together",
-        {"ranges", "protocols", "variants", "views", "images", "cache", "results", "plan", "weights", "shares"},
+        {"ranges", "protocols", "variants", "views", "images", "cache", "results", "plan", "weights", "shares"}
+        | {"distributed"},
     ),
     ("together", {"graphs", "graph", "quantize", "qdq"}),
     ("apart", {"backends"}),

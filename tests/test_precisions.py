@@ -65,7 +65,7 @@ def test_no_two_rows_of_a_precision_and_device_claim_one_speed():
 
 
 def test_a_row_without_hardware_of_its_own_needs_none():
-    assert {unit.precision for unit in UNITS} == set(PRECISIONS) - {"fp32"}
+    assert {unit.precision for unit in UNITS} == {row.precision for row in TABLE if row.device == "cpu"} - {"fp32"}
     assert not [row for row in TABLE if row.otherwise and (row.precision == "fp32" or row.device == "cuda")]
 
 
@@ -108,7 +108,7 @@ def test_fp16_runs_on_a_bare_cpu_and_says_that_it_computes_in_fp32(cpu, all_pres
 def test_what_would_do_more_is_what_this_kind_of_cpu_may_have_beyond_what_it_has(cpu):
     cpu("avx512_bf16", "avx_vnni")
     assert precisions.would_do_more("bf16") == "AMX-BF16, or an NVIDIA GPU"
-    assert precisions.would_do_more("int8") == "AVX512-VNNI, AMX-INT8"
+    assert precisions.would_do_more("int8") == "AVX512-VNNI, AMX-INT8, or an NVIDIA GPU"
     cpu("avx512_bf16", "amx_bf16")
     assert precisions.would_do_more("bf16") == "an NVIDIA GPU"
     cpu(machine="aarch64")
@@ -142,7 +142,7 @@ def test_a_setting_knows_why_its_backend_was_chosen(asked):
 
 def test_unknown_names_are_refused_with_the_known_ones():
     for wrong, known in (
-        ({"precision": "fp8"}, "fp32, bf16, fp16, int8"),
+        ({"precision": "fp4"}, "fp32, tf32, bf16, fp16, int8, fp8"),
         ({"device": "tpu"}, "auto, cpu, cuda"),
         ({"backend": "trt"}, ", ".join(BACKENDS)),
     ):
@@ -168,7 +168,10 @@ def test_doctor_says_what_computes_what_is_missing_and_what_auto_takes(cpu, all_
     said = {check.name: check for check in doctor.examine()}
     assert (said["bf16 on the CPU"].state, said["int8 on the CPU"].state) == ("absent", "ok")
     assert "no backend runs it here" in said["bf16 on the CPU"].detail
-    assert "by AVX512-VNNI (AMX-INT8 would do more); auto takes onnxruntime" in said["int8 on the CPU"].detail
+    assert (
+        "by AVX512-VNNI (AMX-INT8, or an NVIDIA GPU would do more); auto takes onnxruntime"
+        in said["int8 on the CPU"].detail
+    )
     assert "fp16 = fp32 on weights stored as fp16" in said["backend onnxruntime on cpu"].detail
     assert "no bf16: this CPU has none of AVX512-BF16" in said["backend pytorch on cpu"].detail
 
@@ -179,6 +182,6 @@ def test_the_readme_holds_the_table():
 
 def test_a_row_reads_as_it_is_in_the_documentation():
     lines = precisions.markdown_table().splitlines()
-    assert lines[0] == "| backend | device | fp32 | bf16 | fp16 | int8 |"
-    assert f"| pytorch | cpu | fp32 | {precisions._BF16}; else not at all |" in "\n".join(lines)
-    assert all(isinstance(find(*key), Row) for key in (("fp32", name, "cpu") for name in BACKENDS))
+    assert lines[0] == "| backend | device | fp32 | tf32 | bf16 | fp16 | int8 | fp8 |"
+    assert f"| pytorch | cpu | fp32 | - | {precisions._BF16}; else not at all |" in "\n".join(lines)
+    assert all(isinstance(find("fp32", row.backend, row.device), Row) for row in TABLE)

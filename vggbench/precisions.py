@@ -14,10 +14,14 @@ from pathlib import Path
 #: Precision -> what it is, for help and documentation.
 PRECISIONS = {
     "fp32": "single precision",
+    "tf32": "single precision, rounded to 10 bits of mantissa before it is multiplied",
     "bf16": "bfloat16: FP32's range, 8 bits of mantissa",
     "fp16": "half precision: up to 65504, 11 bits of mantissa",
     "int8": "8-bit integers between calibrated ranges",
+    "fp8": "8-bit floats (E4M3) scaled to calibrated ranges",
 }
+#: They need calibration ranges.
+QUANTIZED = ("int8", "fp8")
 DEVICES = ("cpu", "cuda")
 
 
@@ -81,6 +85,8 @@ _BF16 = "bf16 products, fp32 sums"
 _FP16 = "fp16 operands, fp32 sums"
 _STORED = "fp32 on weights stored as fp16"
 _INT8 = "int8 products, int32 sums"
+_TF32 = "tf32 products, fp32 sums"
+_FP8 = "fp8 products, fp32 sums"
 #: Without VNNI two products are added in 16 bits.
 _SATURATING = "int8 products, 16-bit partial sums that can saturate"
 
@@ -107,6 +113,13 @@ TABLE = (
     Row("fp16", "torch-compile", "cuda", _FP16, "fp16", 2),
     Row("fp16", "pytorch", "cuda", _FP16, "fp16", 1),
     Row("fp16", "onnxruntime", "cuda", _FP16, "fp16", 0),
+    Row("tf32", "torch-compile", "cuda", _TF32, "fp32", 2, capability=80),
+    Row("tf32", "pytorch", "cuda", _TF32, "fp32", 1, capability=80),
+    Row("fp32", "torch-tensorrt", "cuda", "fp32, no TF32", "fp32", 3),
+    Row("tf32", "torch-tensorrt", "cuda", _TF32, "fp32", 3, capability=80),
+    Row("fp16", "torch-tensorrt", "cuda", _FP16, "fp16", 3),
+    Row("int8", "torch-tensorrt", "cuda", _INT8, "int8, per channel", 3, capability=75),
+    Row("fp8", "torch-tensorrt", "cuda", _FP8, "fp8", 3, capability=90),
 )
 GAPS = (
     Gap("bf16", "onnxruntime", "cpu", "it has no bf16 convolutions; pytorch and openvino have"),
@@ -118,9 +131,21 @@ GAPS = (
         for device in DEVICES
     ),
     *(Gap(precision, "openvino", "cuda", "OpenVINO has no CUDA device") for precision in PRECISIONS),
+    *(
+        Gap(precision, backend, "cpu", f"no CPU computes in {precision}")
+        for precision in ("tf32", "fp8")
+        for backend in ("pytorch", "onnxruntime", "openvino", "torch-compile")
+    ),
+    Gap("tf32", "onnxruntime", "cuda", "it is told to leave TF32 out; pytorch has it"),
+    *(
+        Gap("fp8", backend, "cuda", "it has no fp8 convolutions; TensorRT has, from 10 on")
+        for backend in ("pytorch", "onnxruntime", "torch-compile")
+    ),
+    *(Gap(precision, "torch-tensorrt", "cpu", "TensorRT runs on NVIDIA GPUs alone") for precision in PRECISIONS),
+    Gap("bf16", "torch-tensorrt", "cuda", "not built: fp16 is as fast and rounds less"),
 )
 #: Backends in the order in which they are named.
-BACKENDS = ("pytorch", "onnxruntime", "openvino", "torch-compile")
+BACKENDS = ("pytorch", "onnxruntime", "openvino", "torch-compile", "torch-tensorrt")
 
 
 def find(precision: str, backend: str, device: str) -> Row | Gap | None:
@@ -164,6 +189,8 @@ def lacks(precision: str) -> str:
     """Why this CPU does not compute in a precision, in one line; empty if it does."""
     if precision == "fp32" or best_unit(precision) is not None:
         return ""
+    if not any(unit.precision == precision for unit in UNITS):
+        return f"no CPU computes in {precision}"
     return f"this CPU has none of {_units(precision)}, and would only emulate it"
 
 
@@ -171,8 +198,6 @@ def would_do_more(precision: str) -> str:
     """Hardware that computes faster in this precision than this CPU: "AMX-BF16, or an NVIDIA GPU"."""
     best = best_unit(precision)
     names = _units(precision, above=best.rank if best else 0)
-    if precision == "int8":  # no backend has int8 on CUDA yet
-        return names
     return f"{names}, or an NVIDIA GPU" if names else "an NVIDIA GPU"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -15,6 +16,7 @@ from vggbench.backends import open_session
 from vggbench.images import Dataset
 from vggbench.measure.accuracy import missing_views
 from vggbench.measure.latency import random_input
+from vggbench.precisions import QUANTIZED
 from vggbench.progress import Report, silent
 from vggbench.protocols import Pass
 from vggbench.runs_inputs import Request, Setting
@@ -73,7 +75,7 @@ def typical_aspect(dataset: Dataset) -> float:
     found = []
     for image in dataset.images[:SHAPES]:
         try:
-            with Image.open(image.path) as picture:
+            with Image.open(io.BytesIO(image.path.read_bytes())) as picture:
                 found.append(max(picture.size) / min(picture.size))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue
@@ -103,7 +105,7 @@ def _line(
     """One network's share."""
     weights = network.weights
     absent: dict[Pass, int] = {}
-    if setting.precision == "int8":
+    if setting.precision in QUANTIZED:
         absent = {step: images * step.views for step, images in network.passes}
     for images, steps in () if absent else network.batches:
         views = missing_views(

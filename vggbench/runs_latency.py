@@ -143,7 +143,7 @@ def plan_of(request: Request, progress: Report = silent) -> Plan:
         raise UsageError(f"Size {size[0]}x{size[1]}: accepted are sides from {weights.crop_size} pixels on.")
     settings, reasons = _settings(request)
     quantization = None
-    if any(setting.precision == "int8" for setting in settings):
+    if any(setting.precision in precisions.QUANTIZED for setting in settings):
         quantization = _quantization(weights, request, progress)
     form = "crop" if size == (weights.crop_size, weights.crop_size) else "dense"
     variants = [

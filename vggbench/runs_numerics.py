@@ -24,6 +24,7 @@ from vggbench.measure.compare import Bench, forget, label, numerics_of
 from vggbench.measure.numerics import moved, rounded
 from vggbench.measure.records import describe
 from vggbench.measure.sensitivity import Outcome, keeping, outcome, recovery, sensitivity
+from vggbench.precisions import QUANTIZED
 from vggbench.progress import Report, silent
 from vggbench.protocols import Pass, as_flat_dict, default_scales
 from vggbench.ranges import LAYOUTS, Quantization, Ranges, quantized_inputs
@@ -150,10 +151,10 @@ def variants_of(dataset: Dataset, weights: Weights, asked: Asked, progress: Repo
         raise UsageError(f"No variant to compare. Give one or more: --variant {GRAMMAR}.")
     specs = [parse(text) for text in (asked.reference, *asked.variants)]
     chosen = [_backend(spec, asked.setting.device) for spec in specs]
-    ranges = _ranges(dataset, weights, asked, progress) if any(spec.precision == "int8" for spec in specs) else None
+    ranges = _ranges(dataset, weights, asked, progress) if any(spec.precision in QUANTIZED for spec in specs) else None
     choices, found = asked.setting.choices, list[Variant]()
     for spec, backend in zip(specs, chosen, strict=True):
-        quantization = Quantization(ranges, layout=spec.layout) if ranges and spec.precision == "int8" else None
+        quantization = Quantization(ranges, layout=spec.layout) if ranges and spec.precision in QUANTIZED else None
         pooled = (choices.pool_rounding, choices.score_pool)
         found.append(Variant(weights, asked.form, backend, spec.precision, *pooled, quantization))
     return found

@@ -10,12 +10,13 @@ from vgg_reference.weights import Weights
 from vggbench import backends, plan, runs_inputs
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.images import Dataset
+from vggbench.precisions import QUANTIZED
 from vggbench.progress import Report
 from vggbench.ranges import Quantization
 from vggbench.runs_inputs import Request, Setting
 
-#: On the sample set the precisions beside the first are measured on these tables; --full takes all.
-SAMPLE_TABLES = (3,)
+#: On the sample set the precisions beside the first are measured on these rows, one of each network; --full takes all.
+SAMPLE_TABLES, SAMPLE_TRAIN_SCALES = (3,), ("256",)
 #: What `reproduce` measures on the sample set without --precision; a folder takes fp32 alone.
 SAMPLE_PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -55,14 +56,15 @@ def parse(precisions: str) -> list[str]:
 
 
 def others(request: Request) -> list[Request]:
-    """The request at each further precision: on the sample set without --full for fewer tables, or for none."""
-    tables = request.tables
+    """The request at each further precision: on the sample set without --full for fewer rows, or for none."""
+    tables, train_scales = request.tables, request.train_scales
     if request.on_sample and not request.full:
         known = {claim.table for claim in plan.choose_claims(request.tables)}
-        tables = tuple(table for table in SAMPLE_TABLES if table in known)
+        tables, train_scales = tuple(table for table in SAMPLE_TABLES if table in known), SAMPLE_TRAIN_SCALES
         if not tables:
             return []
-    return [dataclasses.replace(request, setting=setting, tables=tables, others=()) for setting in request.others]
+    changes: dict[str, Any] = {"tables": tables, "train_scales": train_scales, "others": ()}
+    return [dataclasses.replace(request, setting=setting, **changes) for setting in request.others]
 
 
 def quantizations(
@@ -73,7 +75,7 @@ def quantizations(
     Ranges come from the files given, for the sample family else from its tuning split. Raises UsageError where a
     folder's weights have none, CalibrationError for ranges of other weights or images that are evaluated too.
     """
-    if setting.precision != "int8":
+    if setting.precision not in QUANTIZED:
         return {}
     from vggbench.quantize import check_disjoint
     from vggbench.runs_calibrate import ranges_for

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vgg_reference.weights import Weights
+from vggbench.precisions import QUANTIZED
 from vggbench.ranges import Quantization
 
 #: The INT8 layout (ranges.LAYOUTS) that a backend runs best; "tensorrt" for all others.
@@ -19,8 +20,9 @@ BEST_LAYOUT = {"onnxruntime": "cpu"}
 class Variant:
     """Weights x form x backend x precision, with the two open choices that change the network itself.
 
-    form: "crop" or "dense". quantization: for "int8" only. pool_rounding and score_pool (see protocols.Choices) act in
-    dense form only, and are normalized to "floor" and "mean_logits" in crop form, where they change nothing.
+    form: "crop" or "dense". quantization: for "int8" and "fp8" only. pool_rounding and score_pool (see
+    protocols.Choices) act in dense form only, and are normalized to "floor" and "mean_logits" in crop form, where they
+    change nothing.
     """
 
     weights: Weights
@@ -35,7 +37,7 @@ class Variant:
         if self.form == "crop":
             object.__setattr__(self, "pool_rounding", "floor")
             object.__setattr__(self, "score_pool", "mean_logits")
-        if self.precision != "int8":
+        if self.precision not in QUANTIZED:
             object.__setattr__(self, "quantization", None)
         elif self.quantization is not None and not self.quantization.layout:
             layout = BEST_LAYOUT.get(self.backend, "tensorrt")

@@ -28,6 +28,7 @@ BACKENDS: dict[str, str] = {
     "onnxruntime": "vggbench.backends.ort",
     "openvino": "vggbench.backends.openvino",
     "torch-compile": "vggbench.backends.torch_compile",
+    "torch-tensorrt": "vggbench.backends.torch_tensorrt",
 }
 
 #: Precisions any backend may offer; which ones it does here is its own ``precisions``.
@@ -146,19 +147,19 @@ def _has_gpu() -> bool:
 def open_session(variant: Variant, device: str = "auto", threads: int | None = None) -> Session:
     """A session for the variant. threads: of a CPU backend; None takes default_threads(), the same for every backend.
 
-    Raises UsageError for an unknown backend, precision or device and for int8 without ranges, BackendUnavailable for
-    one that does not work here, CalibrationError for ranges of other weights.
+    Raises UsageError for an unknown backend, precision or device and for int8 or fp8 without ranges, BackendUnavailable
+    for one that does not work here, CalibrationError for ranges of other weights.
     """
     backend = module(variant.backend)
     _check_names(variant.precision, device)
     if threads is not None and threads < 1:
         raise UsageError(f"Cannot run on {threads} threads. Give 1 or more, or leave it out.")
     check_runs(variant.backend, variant.precision, device)
-    if variant.precision == "int8":
+    if variant.precision in table.QUANTIZED:
         network = variant.weights.network
         if variant.quantization is None:
             raise UsageError(
-                f"int8 needs calibration ranges, and none were given for {network}. Make them with "
+                f"{variant.precision} needs calibration ranges, and none were given for {network}. Make them with "
                 f"vggbench calibrate --network {network}, and give them: --calibration FILE."
             )
         variant.quantization.ranges.check(network, variant.weights.digest)

@@ -16,7 +16,7 @@ from vggbench.backends import PRECISIONS, Array, check_images, check_scores, des
 from vggbench.variants import Variant
 
 #: Of the scores, about as coarse as the precision is among values up to 6.
-_STEPS = {"bf16": 2.0**-6, "fp16": 2.0**-9, "int8": 2.0**-4}
+_STEPS = {"bf16": 2.0**-6, "fp16": 2.0**-9, "int8": 2.0**-4, "tf32": 2.0**-9, "fp8": 2.0**-3}
 
 
 def available() -> str | None:

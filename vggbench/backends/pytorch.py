@@ -16,12 +16,13 @@ from vgg_reference.model import VGG, average_score_map
 from vgg_reference.weights import BadWeights, load
 from vggbench import precisions as table
 from vggbench.backends import Array, check_images, check_scores, default_threads, describe, offered, resolve_device
+from vggbench.backends.torch_clock import TorchClock
 from vggbench.errors import WeightsError
 from vggbench.variants import Variant
 
 #: Images on the device -> class scores.
 Forward = Callable[[Tensor], Tensor]
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def available() -> str | None:
@@ -64,13 +65,19 @@ def open_session(variant: Variant, device: str, threads: int | None) -> TorchSes
 
 
 class TorchSession:
-    """One network in torch; see vggbench.backends.Session.
+    """One network in torch; see vggbench.backends.Session. On a GPU also time_calls and use, see TorchClock.
 
-    compile: makes the function that runs, of the network and the one that gives its scores (None: as it is).
+    compile: makes the function that runs, of the network and the one that gives its scores (None: as it is); own_graph:
+    what to say where that function brings CUDA graphs of its own.
     """
 
     def __init__(
-        self, variant: Variant, device: str, threads: int, compile: Callable[[VGG, Forward], Forward] | None = None
+        self,
+        variant: Variant,
+        device: str,
+        threads: int,
+        compile: Callable[[VGG, Forward], Forward] | None = None,
+        own_graph: str = "",
     ) -> None:
         dense = variant.form == "dense"
         cuda = device != "cpu"
@@ -91,8 +98,8 @@ class TorchSession:
         }
         if cuda:
             # Otherwise "fp32" convolutions run in TF32, with 10 bits of mantissa.
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = variant.precision == "tf32"
+            torch.backends.cuda.matmul.allow_tf32 = variant.precision == "tf32"
             # Crops are of one size, worth a search for the fastest kernel; dense images are of many.
             torch.backends.cudnn.benchmark = not dense
             self.info |= {
@@ -100,22 +107,29 @@ class TorchSession:
                 "cuda": torch.version.cuda,
                 "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
                 "cudnn_benchmark": not dense,
-                "tf32": False,
+                "tf32": variant.precision == "tf32",
             }
         else:
             self.info |= {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "allocator": keep_memory()}
         placed: VGG = model.to(device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         forward = functools.partial(_scores, placed, variant.score_pool if dense else None)
         self._forward: Forward | None = compile(placed, forward) if compile else forward
+        if cuda:
+            clock = TorchClock(self._on_device, device, self.info, own_graph)
+            self.time_calls, self.use = clock.time_calls, clock.use
 
     def __call__(self, images: Array) -> Array:
         check_images(images, self._variant)
         if self._forward is None:
             raise ValueError("This session is closed.")
         with torch.inference_mode():
-            x = self._upload(images).to(self._dtype, memory_format=torch.channels_last)
-            result: Array = self._forward(x).cpu().contiguous().numpy()
+            result: Array = self._on_device(self._upload(images)).cpu().contiguous().numpy()
         return check_scores(result, self._variant)
+
+    def _on_device(self, images: Tensor) -> Tensor:
+        """float32 images on the device -> their scores there."""
+        assert self._forward is not None
+        return self._forward(images.to(self._dtype, memory_format=torch.channels_last))
 
     def _upload(self, images: Array) -> Tensor:
         """Images on the device; to a GPU through one pinned buffer, so that the copy runs at full speed."""

@@ -56,9 +56,12 @@ class CompiledSession:
     def __init__(self, variant: Variant, device: str, threads: int) -> None:
         mode = "default" if device == "cpu" else "max-autotune"
         compile = functools.partial(_compile, mode=mode, dense=variant.form == "dense")
-        self._session = TorchSession(variant, device, threads, compile)
+        own_graph = "" if device == "cpu" else "inductor's own"
+        self._session = TorchSession(variant, device, threads, compile, own_graph)
         self.device = device
         self.info: dict[str, Any] = self._session.info
+        if device != "cpu":
+            self.time_calls, self.use = self._session.time_calls, self._session.use
         self.info |= {"compiler": "inductor", "mode": mode, "compilations": 0, "compile_seconds": 0.0}
 
     def __call__(self, images: Array) -> Array:

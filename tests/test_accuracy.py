@@ -160,7 +160,7 @@ def test_the_order_of_images_does_not_matter_to_a_network(dataset, tmp_path):
 
 def test_an_image_is_decoded_once_for_all_its_passes(dataset, run, monkeypatch):
     decoded = []
-    monkeypatch.setattr(pipeline, "decode", lambda data, exif: decoded.append(data) or decode(data, exif))
+    monkeypatch.setattr(pipeline, "decode", lambda data, *how: decoded.append(data) or decode(data, *how))
     run(dataset)
     assert len(decoded) == 40
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from vggbench import backends, cache
 from vggbench.backends import Session
 from vggbench.errors import DataError, UsageError
 from vggbench.images import Bad, Dataset
+from vggbench.images.decode import decoder_name
 from vggbench.measure import shards
-from vggbench.measure.pipeline import DecodedImages, compute
+from vggbench.measure.pipeline import DecodedImages, compute, default_workers
+from vggbench.measure.stages import Stages
 from vggbench.measure.stored import How, Job, StoredPass, open_passes
 from vggbench.protocols import Choices, Pass, check_choices
 from vggbench.ranges import Quantization
@@ -35,12 +37,16 @@ SHARD_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Counts:
-    """What a run took, in image-passes: one image in one pass. seconds: of the loop, without opening sessions."""
+    """What a run took, in image-passes: one image in one pass. seconds: of the loop, without opening sessions.
+
+    stages: seconds by stage over all threads, see measure.stages.
+    """
 
     cached: int
     computed: int
     computed_views: int
     seconds: float
+    stages: dict[str, float] = field(default_factory=dict)
 
     @property
     def views_per_second(self) -> float:
@@ -65,6 +71,7 @@ class PassResults:
     session: dict[str, Any]
     counts: Counts
     quantization: Quantization | None = None
+    decoder: str = ""
 
 
 def run_passes(
@@ -83,39 +90,64 @@ def run_passes(
     progress: Progress | None = None,
     workers: int | None = None,
     decoded: DecodedImages | None = None,
+    decoder: str = "pillow",
 ) -> PassResults:
     """The posteriors of every pass on every image; what is stored is not computed again.
 
     A session is opened only for a form of which something is missing. Interrupted at any moment, it continues at the
     next call. on_bad: an image that cannot be decoded ends the run ("stop") or is left out and named ("skip").
-    workers: threads that decode. decoded: keeps decoded images between calls. quantization: of int8; its images must
-    not be among the dataset's. Raises UsageError, DataError, WeightsError, CalibrationError, BackendUnavailable,
-    StorageError.
+    workers: threads that decode, by ``decoder``. decoded: keeps decoded images between calls. quantization: of int8;
+    its images must not be among the dataset's. Raises UsageError, DataError, WeightsError, CalibrationError,
+    BackendUnavailable, StorageError.
     """
-    how = _checked(weights, passes, backend, precision, quantization, choices, device, cache_root)
-    if on_bad not in ON_BAD:
-        raise UsageError(f"No on-bad {on_bad!r}. Known: {', '.join(ON_BAD)}.")
+    how = checked(weights, passes, backend, precision, quantization, choices, device, cache_root, on_bad, decoder)
     opened = open_passes(dataset, weights, passes, how)
+    refuse_bad(dataset, opened, on_bad)
+    jobs = [job for each in opened for job in each.missing()]
+    stages = Stages()
+    run_jobs(dataset, weights, how, opened, jobs, stages, threads, workers, decoded, on_bad, progress)
+    return results_of(dataset, weights, how, opened, stages.seconds())
+
+
+def run_jobs(
+    dataset: Dataset,
+    weights: Weights,
+    how: How,
+    opened: Sequence[StoredPass],
+    jobs: Sequence[Job],
+    stages: Stages,
+    threads: int | None,
+    workers: int | None,
+    decoded: DecodedImages | None,
+    on_bad: str,
+    progress: Progress | None,
+) -> None:
+    """Computes missing blocks of opened passes and puts them on the disk."""
+    if not jobs:
+        return
+    by_step = {each.step: each for each in opened}
+    for step in dict.fromkeys(job.step for job in jobs):
+        shards.announce(by_step[step].folder, by_step[step].identity)
 
     def on_image(index: int, why: str | None) -> None:
         if why is not None and on_bad == "stop":
             raise _bad_image(dataset, index, why)
 
-    for index, why in sorted(_bad(opened).items()):
-        on_image(index, why)
-    jobs = [job for each in opened for job in each.missing()]
-    seconds = 0.0
-    if jobs:
-        by_step = {each.step: each for each in opened}
-        for each in opened:
-            if each.missing():
-                shards.announce(each.folder, each.identity)
-        with _sessions([by_step[job.step].variant for job in jobs], how.device, threads) as sessions:
-            started = time.perf_counter()
-            blocks = compute(dataset, jobs, sessions, weights, choices, decoded or DecodedImages(0), workers, on_image)
-            _collect(blocks, by_step, sum(job.views for job in jobs), weights.network, progress)
-            seconds = time.perf_counter() - started
-    return _results(dataset, weights, how, opened, seconds)
+    workers = workers or default_workers(how.device)
+    decoded = decoded or DecodedImages(0)
+    with _sessions([by_step[job.step].variant for job in jobs], how.device, threads) as sessions:
+        started = time.perf_counter()
+        blocks = compute(dataset, jobs, sessions, weights, how.choices, decoded, workers, on_image, how.decoder, stages)
+        _collect(blocks, by_step, sum(job.views for job in jobs), weights.network, progress, stages)
+        stages.add("total", time.perf_counter() - started)
+
+
+def refuse_bad(dataset: Dataset, opened: Sequence[StoredPass], on_bad: str) -> None:
+    """Raises DataError for an image known to be bad, unless such are skipped."""
+    bad = _bad(opened)
+    if bad and on_bad == "stop":
+        index = min(bad)
+        raise _bad_image(dataset, index, bad[index])
 
 
 def missing_views(
@@ -129,13 +161,14 @@ def missing_views(
     choices: Choices = Choices(),  # noqa: B008 - frozen
     device: str = "auto",
     cache_root: Path | None = None,
+    decoder: str = "pillow",
 ) -> dict[Pass, int]:
     """How many views of each pass run_passes would compute; opens no session and no image."""
-    how = _checked(weights, passes, backend, precision, quantization, choices, device, cache_root)
+    how = checked(weights, passes, backend, precision, quantization, choices, device, cache_root, "stop", decoder)
     return {each.step: sum(job.views for job in each.missing()) for each in open_passes(dataset, weights, passes, how)}
 
 
-def _checked(
+def checked(
     weights: Weights,
     passes: Sequence[Pass],
     backend: str,
@@ -144,8 +177,13 @@ def _checked(
     choices: Choices,
     device: str,
     cache_root: Path | None,
+    on_bad: str,
+    decoder: str,
 ) -> How:
-    """Raises UsageError, CalibrationError."""
+    """Raises UsageError, CalibrationError, BackendUnavailable for a decoder that is not here."""
+    if on_bad not in ON_BAD:
+        raise UsageError(f"No on-bad {on_bad!r}. Known: {', '.join(ON_BAD)}.")
+    decoder_name(decoder)
     for step in passes:
         if step.scale < weights.crop_size:
             raise UsageError(
@@ -155,7 +193,7 @@ def _checked(
     root = cache.root() if cache_root is None else cache_root
     if quantization is not None:
         quantization.ranges.check(weights.network, weights.digest)
-    return How(backend, precision, check_choices(choices), shards.resolve(backend, device), root, quantization)
+    return How(backend, precision, check_choices(choices), shards.resolve(backend, device), root, quantization, decoder)
 
 
 def _collect(
@@ -164,20 +202,23 @@ def _collect(
     total_views: int,
     network: str,
     progress: Progress | None,
+    stages: Stages,
 ) -> None:
     """Takes what is computed to its pass and, every few seconds and at the end, however it comes, to the disk."""
     done = 0
     try:
         for job, stored in blocks:
             by_step[job.step].add(job.block, stored)
-            for each in by_step.values():
-                each.save(SHARD_SECONDS)
+            with stages.timed("store"):
+                for each in by_step.values():
+                    each.save(SHARD_SECONDS)
             done += job.views
             if progress:
                 progress(done, total_views, f"{network} {job.step.form} at {job.step.scale}")
     finally:
-        for each in by_step.values():
-            each.save()
+        with stages.timed("store"):
+            for each in by_step.values():
+                each.save()
 
 
 @contextmanager
@@ -194,7 +235,7 @@ def _sessions(variants: list[Variant], device: str, threads: int | None) -> Iter
             session.close()
 
 
-def _bad(opened: list[StoredPass]) -> dict[int, str]:
+def _bad(opened: Sequence[StoredPass]) -> dict[int, str]:
     """Index -> why, of the images that are bad in any pass."""
     return {index: why for each in opened for index, why in each.bad().items()}
 
@@ -206,7 +247,10 @@ def _bad_image(dataset: Dataset, index: int, why: str) -> DataError:
     )
 
 
-def _results(dataset: Dataset, weights: Weights, how: How, opened: list[StoredPass], seconds: float) -> PassResults:
+def results_of(
+    dataset: Dataset, weights: Weights, how: How, opened: list[StoredPass], stages: dict[str, float]
+) -> PassResults:
+    """Once nothing is missing."""
     images = len(dataset.images)
     bad = _bad(opened)
     kept = np.array([index for index in range(images) if index not in bad], np.int64)
@@ -214,7 +258,8 @@ def _results(dataset: Dataset, weights: Weights, how: How, opened: list[StoredPa
         cached=sum(each.images_held() for each in opened),
         computed=sum(images - each.images_held() for each in opened),
         computed_views=sum((images - each.images_held()) * each.step.views for each in opened),
-        seconds=seconds,
+        seconds=stages.get("total", 0.0),
+        stages=stages,
     )
     return PassResults(
         weights=weights,
@@ -227,6 +272,7 @@ def _results(dataset: Dataset, weights: Weights, how: How, opened: list[StoredPa
         session=_merged([stored.session for each in opened for stored in each.stored.values()]),
         counts=counts,
         quantization=next((each.variant.quantization for each in opened), None),
+        decoder=decoder_name(how.decoder),
     )
 
 

@@ -13,7 +13,9 @@ from vgg_reference.weights import Weights
 from vggbench.errors import DataError, UsageError
 from vggbench.images import Bad, Dataset
 from vggbench.images.decode import BadImage
-from vggbench.measure.pipeline import DecodedImages, Pixels, _ahead, _image
+from vggbench.measure.ahead import Ahead
+from vggbench.measure.pipeline import AHEAD_BYTES, DecodedImages, Pixels, bytes_of, decoded_image, default_workers
+from vggbench.measure.stages import Stages
 from vggbench.protocols import Choices, Pass
 from vggbench.views import make_views, to_input
 
@@ -58,16 +60,18 @@ class Views:
 
     def _views(self) -> Iterator[Pixels]:
         """(1, h, w, 3) of each image that can be decoded."""
+        stages = Stages()
 
         def prepare(index: int) -> list[Pixels | str]:
             try:
-                image = _image(self.dataset, index, self.choices.exif, self.decoded)
+                image = decoded_image(self.dataset, index, self.choices.exif, self.decoded, "pillow", stages)
                 return [make_views(image, self.step, self.weights.crop_size, self.choices)]
             except BadImage as bad:
                 return [bad.why]
 
         indices = range(len(self.dataset.images))
-        with closing(_ahead(prepare, indices, 32, None)) as prepared:
+        ahead = Ahead(prepare, indices, default_workers(), AHEAD_BYTES, bytes_of, stages)
+        with closing(ahead.results()) as prepared:
             for index, (view,) in zip(indices, prepared, strict=True):
                 if isinstance(view, str):
                     self._left_out(index, view)

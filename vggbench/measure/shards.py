@@ -31,7 +31,14 @@ Array = npt.NDArray[np.float32]
 #: To be raised when a change of the harness gives other posteriors for the same pass.
 NUMERICS = 1
 #: The library whose version is part of what decides a backend's scores.
-LIBRARIES = {"pytorch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino", "torch-compile": "torch"}
+LIBRARIES = {
+    "pytorch": "torch",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "torch-compile": "torch",
+    "tensorrt": "tensorrt",
+    "torch-tensorrt": "torch_tensorrt",
+}
 #: Work of a block, in crops; within the bounds on its images.
 BLOCK_CROPS, BLOCK_IMAGES = 128, (8, 32)
 #: Choices that decide the pixels of every pass, and those that place the crops of a grid.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from vgg_reference.weights import Weights
 from vggbench.images import Dataset
-from vggbench.images.decode import DECODER
+from vggbench.images.decode import decoder_name
 from vggbench.measure import shards
 from vggbench.measure.shards import Block, Stored
 from vggbench.protocols import Choices, Pass
@@ -23,7 +23,7 @@ from vggbench.variants import Variant
 
 @dataclass(frozen=True)
 class How:
-    """How passes are run and where their posteriors are kept. device: "cpu" or "cuda"."""
+    """How passes are run and where their posteriors are kept. device: "cpu" or "cuda"; decoder: of decode.DECODERS."""
 
     backend: str
     precision: str
@@ -31,6 +31,7 @@ class How:
     device: str
     root: Path
     quantization: Quantization | None = None
+    decoder: str = "pillow"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,12 @@ class StoredPass:
             self.waiting_since = time.monotonic()
         self.stored[block.name] = self.unsaved[block.name] = stored
 
+    def take_up(self, classes: int) -> None:
+        """What others have computed since. Raises StorageError."""
+        absent = {block.name for block in self.blocks if block.name not in self.stored}
+        if absent:
+            self.stored.update(shards.read(self.folder, absent, classes))
+
     def save(self, patience_seconds: float = 0.0) -> None:
         """Write what is not on disk as one shard, if it has waited so long. Raises StorageError."""
         if self.unsaved and time.monotonic() - self.waiting_since >= patience_seconds:
@@ -90,12 +97,14 @@ class StoredPass:
             shards.write(self.folder, unsaved)
 
 
-def open_passes(dataset: Dataset, weights: Weights, steps: Sequence[Pass], how: How) -> list[StoredPass]:
-    """Each different pass with what the cache holds of it. Raises StorageError."""
-    return [_open_pass(dataset, weights, step, how) for step in dict.fromkeys(steps)]
+def open_passes(
+    dataset: Dataset, weights: Weights, steps: Sequence[Pass], how: How, *, read: bool = True
+) -> list[StoredPass]:
+    """Each different pass with what the cache holds of it; without it if not ``read``. Raises StorageError."""
+    return [_open_pass(dataset, weights, step, how, read) for step in dict.fromkeys(steps)]
 
 
-def _open_pass(dataset: Dataset, weights: Weights, step: Pass, how: How) -> StoredPass:
+def _open_pass(dataset: Dataset, weights: Weights, step: Pass, how: How, read: bool) -> StoredPass:
     choices = how.choices
     variant = Variant(
         weights,
@@ -106,8 +115,8 @@ def _open_pass(dataset: Dataset, weights: Weights, step: Pass, how: How) -> Stor
         choices.score_pool,
         quantization=how.quantization,
     )
-    identity = shards.identity(variant, step, choices, DECODER, how.device)
+    identity = shards.identity(variant, step, choices, decoder_name(how.decoder), how.device)
     folder = shards.folder(how.root, identity)
     blocks = shards.blocks(step, weights.crop_size, dataset.digests)
-    stored = shards.read(folder, {block.name for block in blocks}, weights.num_classes)
+    stored = shards.read(folder, {block.name for block in blocks}, weights.num_classes) if read else {}
     return StoredPass(variant, step, folder, identity, blocks, stored, frozenset(stored))

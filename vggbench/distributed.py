@@ -1,0 +1,202 @@
+"""Several processes that work on one run: started by torchrun, or by anything that sets its variables.
+
+They share a folder, the cache, for all that is large, and a store at MASTER_ADDR:MASTER_PORT for the little else: who
+does what, who is done, who failed. A folder alone would need names for runs and rules for what killed ones left there;
+a process group would bind an evaluation to the network's interfaces for nothing. Only training makes one, for sums.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import FrameType
+from typing import Any, TypeVar
+
+from vggbench.errors import UsageError, VggbenchError
+
+T = TypeVar("T")
+
+#: Set by torchrun for every process; LOCAL_RANK and LOCAL_WORLD_SIZE too.
+NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+#: How long processes may take to find each other, and to take leave.
+MEET_SECONDS, LEAVE_SECONDS = 300.0, 30.0
+#: Between two looks at the store.
+LOOK_SECONDS = 0.05
+
+
+class Ended(VggbenchError):
+    """Another process of the run failed and has said why; this one ends with the same exit code."""
+
+    def __init__(self, rank: int, exit_code: int) -> None:
+        super().__init__(f"Worker {rank} failed.")
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a run as one of them sees them. rank: from 0. local_world: processes on this machine.
+
+    All must call first, share and gather in the same order; each raises Ended once another process has failed.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_world: int = 1
+    store: Any = None
+    _numbers: Iterator[int] = field(default_factory=itertools.count, compare=False)
+
+    @property
+    def alone(self) -> bool:
+        return self.world == 1
+
+    def first(self, work: Callable[[], T]) -> T:
+        """work() on rank 0, then on the others: what the first leaves in the cache they find there."""
+        key = self._key("first")
+        if self.rank:
+            self._wait(key)
+        found = work()
+        if not self.rank and not self.alone:
+            self.store.set(key, "done")
+        return found
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, as JSON has it, on all."""
+        if self.alone:
+            return value
+        key = self._key("share")
+        if self.rank == 0:
+            self.store.set(key, json.dumps(value))
+        return json.loads(self._wait(key))
+
+    def gather(self, value: Any) -> list[Any] | None:
+        """Every rank's value, in order, on rank 0, once all are there; None on the others."""
+        if self.alone:
+            return [value]
+        key = self._key("gather")
+        self.store.set(f"{key}/{self.rank}", json.dumps(value))
+        if self.rank:
+            return None
+        return [json.loads(self._wait(f"{key}/{rank}")) for rank in range(self.world)]
+
+    def check(self) -> None:
+        """Raises Ended if another process has failed."""
+        if not self.alone and self.store.check(["failed"]):
+            rank, exit_code = json.loads(self.store.get("failed"))
+            raise Ended(rank, exit_code)
+
+    def fail(self, exit_code: int) -> bool:
+        """Tells the others that this process ends; whether it is the first to do so and has to say why."""
+        if self.alone:
+            return True
+        try:
+            if self.store.add("failures", 1) > 1:
+                return False
+            self.store.set("failed", json.dumps([self.rank, exit_code]))
+        except RuntimeError:  # whoever keeps the store is gone, which has been told already
+            return False
+        return True
+
+    def leave(self) -> None:
+        """The last word: rank 0, which may keep the store, goes last. Nobody waits for a process that has died."""
+        if self.alone:
+            return
+        end = time.monotonic() + LEAVE_SECONDS
+        try:
+            self.store.set(f"left/{self.rank}", "yes")
+            others = [f"left/{rank}" for rank in range(1, self.world)]
+            while not self.rank and not self.store.check(others) and time.monotonic() < end:
+                time.sleep(LOOK_SECONDS)
+        except RuntimeError:
+            return
+
+    def _key(self, what: str) -> str:
+        return f"{what}/{next(self._numbers)}"
+
+    def _wait(self, key: str) -> Any:
+        while True:
+            try:
+                if self.store.check([key]):
+                    return self.store.get(key)
+                self.check()
+            except RuntimeError as error:  # torch's DistNetworkError and its like
+                raise UsageError("Worker 0 cannot be reached any more: it has ended, or its machine has.") from error
+            time.sleep(LOOK_SECONDS)
+
+
+#: One process, as without torchrun.
+ALONE = Group()
+
+
+@contextmanager
+def joined() -> Iterator[Group]:
+    """The group that the environment speaks of, ALONE without one. On leaving, rank 0 waits for the others.
+
+    One GPU is left visible to each process, by LOCAL_RANK: so this comes before anything that asks for devices.
+    SIGTERM, by which launchers end the others when one fails, becomes KeyboardInterrupt: what is done is saved.
+    Raises UsageError for variables that make no sense and for processes that do not find each other.
+    """
+    if int_of("WORLD_SIZE", 1) == 1 or "RANK" not in os.environ:
+        yield ALONE
+        return
+    missing = [name for name in NEEDED if not os.environ.get(name)]
+    if missing:
+        raise UsageError(f"WORLD_SIZE and RANK are set and {', '.join(missing)} not. Start with torchrun, or set all.")
+    _take_gpu(int_of("LOCAL_RANK", 0))
+    group = Group(int_of("RANK", 0), int_of("WORLD_SIZE", 1), int_of("LOCAL_WORLD_SIZE", 1), _store())
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield group
+    finally:
+        group.leave()
+        signal.signal(signal.SIGTERM, before)
+
+
+def int_of(name: str, default: int) -> int:
+    """Raises UsageError for a variable that is no number from 0 on."""
+    text = os.environ.get(name, "") or str(default)
+    if not text.isdecimal():
+        raise UsageError(f"{name}={text!r}: accepted are whole numbers from 0 on, as torchrun sets them.")
+    return int(text)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _take_gpu(local_rank: int) -> None:
+    """A launcher that gives each process its own GPU has left one, which stays."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = visible.split(",") if visible else []
+    if visible is None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(local_rank)
+    elif len(devices) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[local_rank % len(devices)]
+
+
+def _store() -> Any:
+    from torch import distributed
+
+    try:
+        store, _, _ = next(distributed.rendezvous("env://", timeout=timedelta(seconds=MEET_SECONDS)))
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        reason = str(error).split("\n", 1)[0]
+        raise UsageError(
+            f"The processes of this run did not meet at {where} ({reason}). Is worker 0 there, and the port free?"
+        ) from error
+    return distributed.PrefixStore("vggbench", store)
+
+
+def sums(group: Group, device: str) -> None:
+    """Makes torch's process group for sums over all, NCCL between GPUs and Gloo between CPUs. Not for one alone."""
+    from torch import distributed
+
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    distributed.init_process_group(backend, store=group.store, rank=group.rank, world_size=group.world)

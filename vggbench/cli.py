@@ -18,6 +18,7 @@ from vggbench import (
     cli_numerics,
     cli_run,
     cli_tools,
+    cli_weights,
 )
 from vggbench.cli_common import EXIT_CODES, guarded
 
@@ -73,9 +74,12 @@ app.command("import-benchmark")(guarded(cli_history.import_benchmark))
 _data = _group("data", "Images: the built-in sample set, and folders.")
 _data.command("prepare")(guarded(cli_tools.data_prepare))
 _data.command("describe")(guarded(cli_tools.data_describe))
-_weights = _group("weights", "Weights: what is shipped, what the authors published, what a file holds.")
-_weights.command("list")(guarded(cli_tools.weights_list))
-_weights.command("info")(guarded(cli_tools.weights_info))
+_weights = _group("weights", "Weights: what is shipped and published, what a file holds; download and convert.")
+_weights.command("list")(guarded(cli_weights.weights_list))
+_weights.command("fetch")(guarded(cli_weights.weights_fetch))
+_weights.command("verify")(guarded(cli_weights.weights_verify))
+_weights.command("convert")(guarded(cli_weights.weights_convert))
+_weights.command("info")(guarded(cli_weights.weights_info))
 _cache = _group("cache", "Everything kept to save work; all of it can be computed again.")
 _cache.command("ls")(guarded(cli_tools.cache_ls))
 _cache.command("prune")(guarded(cli_tools.cache_prune))

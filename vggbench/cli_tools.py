@@ -1,10 +1,9 @@
-"""The commands that look after things: data, weights, cache, doctor."""
+"""The commands that look after things: data, cache, doctor."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -72,38 +71,6 @@ def data_describe(
     say(f"fingerprint {dataset.fingerprint}")
     for image in dataset.images[:5]:
         say(f"  {image.id}  is class {image.label}, {dataset.classes[image.label]}")
-
-
-def weights_list(json: options.Json = False) -> None:
-    """The shipped sample family and the weights that the authors published."""
-    from vggbench.weights import list_weights
-
-    found = list_weights()
-    if json:
-        print_json(found)
-        return
-    for row in found:
-        here = "here" if row["available"] else row.get("note", "")
-        say(f"{row['name']:28} {row['network']:24} {row.get('train_scale') or '':10} {row['status']:8} {here}")
-
-
-def weights_info(
-    file: Annotated[Path, typer.Argument(help="A safetensors file.", metavar="FILE")],
-    network: Annotated[str | None, typer.Option(help="What a foreign file holds.")] = None,
-    preprocess: Annotated[
-        str | None, typer.Option(help="What a foreign file expects: paper-rgb, paper-bgr or torchvision.")
-    ] = None,
-    json: options.Json = False,
-) -> None:
-    """What a weights file holds and expects of its input."""
-    from vggbench.runs_inputs import describe_file
-
-    fields = describe_file(file, network, preprocess)
-    if json:
-        print_json(fields)
-        return
-    for key, value in fields.items():
-        say(f"{key:15} {value}")
 
 
 def cache_ls(json: options.Json = False) -> None:

@@ -1,4 +1,4 @@
-"""Where weights come from: drawn by seed, the shipped sample family, or a safetensors file."""
+"""Where weights come from: drawn by seed, the shipped sample family, a published model, or a file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 from vgg_reference.architectures import ARCHITECTURES, CROP_SIZE, NUM_CLASSES, UnknownArchitecture, architecture
 from vgg_reference.weights import PREPROCESSING, BadWeights, Weights, random_weights, read_header, read_weights
-from vggbench import paper
+from vggbench import paper, paper_anchors, paper_models, weights_convert, weights_fetch, weights_formats
 from vggbench.errors import UsageError, WeightsError
+from vggbench.progress import Report, silent
 
 #: <network>-<scale>.safetensors, scale 256, 384 or 256-512: small networks trained on the sample set.
 SAMPLE_FAMILY = Path(__file__).parent / "sample_family"
@@ -27,7 +28,9 @@ def resolve(
     crop_size: int = CROP_SIZE,
     batch_norm: bool = False,
 ) -> Weights:
-    """The weights that ``spec`` names: "random:SEED", "sample" or the path of a safetensors file.
+    """The weights that ``spec`` names: "random:SEED", "sample", the name of a fetched published model, or a file.
+
+    A file that is not safetensors is converted into the cache first; preprocess is then what that file expects.
 
     train_scale: the paper's S ("256", "384", "[256;512]"); of "sample" it chooses the file (the jittered one, else
     256, by default), of another file it says what the file does not. preprocess: a name of PREPROCESSING, for files
@@ -48,8 +51,10 @@ def resolve(
                 crop_size=crop_size,
                 batch_norm=batch_norm,
             )
-        path = _sample_file(network, train_scale) if spec == "sample" else Path(spec)
-        found = read_weights(path, network, num_classes, PREPROCESSING[preprocess] if preprocess else None)
+        path = _sample_file(network, train_scale) if spec == "sample" else _file(spec)
+        file = weights_convert.converted(path, network, preprocess)
+        given = PREPROCESSING[preprocess] if preprocess and file == path else None
+        found = read_weights(file, network, num_classes, given)
     except UnknownArchitecture as error:
         raise UsageError(str(error)) from error
     except BadWeights as error:
@@ -73,15 +78,67 @@ def list_weights() -> list[dict[str, Any]]:
             "recipe": "He initialization by seed: for speed, not for accuracy",
         }
     )
-    public = paper.public_models()
-    for model in public["authors_caffe"]:
-        if "caffemodel_url" in model:
-            row = {"sha1": model["caffemodel_sha1"], "url": model["caffemodel_url"], "licence": model["licence"]}
-            rows.append(_public_row(model, "authors", model["training"], row))
-    for model in public["torchvision"]["weights"]:
-        row = {"sha256_prefix": model["sha256_prefix"], "url": model["url"], "batch_norm": model["batch_norm"]}
-        rows.append(_public_row(model, "other", "torchvision's own training", row))
+    rows += [_published_row(model) for model in paper_models.published()]
+    rows += [_missing_row(entry) for entry in paper_models.without_weights()]
     return rows
+
+
+def published_model(name: str) -> paper_models.Published:
+    """A published model by its name, its file's name, or the network ("D", "D:[256;512]": the authors' own).
+
+    Raises UsageError for a name that nobody has, WeightsError for weights that nobody published.
+    """
+    network, _, scale = name.partition(":")
+    scale = scale.replace("256-512", "[256;512]")
+    model = paper_models.by_name(name)
+    if model is None and network in ARCHITECTURES:
+        authors = [each for each in paper_models.published() if each.status == "authors"]
+        model = next((m for m in authors if m.network == network and scale in ("", m.train_scale)), None)
+        if model is None:
+            raise WeightsError(
+                f"Nobody published weights of {network}{f' trained at S = {scale}' if scale else ''} as in the paper. "
+                f"Train them: {train_command(network, scale or '256')}."
+            )
+    if model is None:
+        known = ", ".join(each.name for each in paper_models.published() if each.url)
+        raise UsageError(f"No published model {name!r}. Known: {known}.")
+    return model
+
+
+def verify(file: Path, wanted: paper_models.Published | None = None, progress: Report = silent) -> dict[str, Any]:
+    """What a file is: its digests, the published model that has them, and of safetensors what they hold.
+
+    wanted: what it must be. Raises WeightsError.
+    """
+    digests = weights_convert.file_digests(file, progress)
+    found = paper_models.identify(digests)
+    kind = weights_formats.sniff(file)
+    source = None
+    if kind == "safetensors":
+        try:
+            source = read_header(file).source
+            read_weights(file)
+        except BadWeights as error:
+            if "says nothing of itself" not in str(error):
+                raise WeightsError(str(error)) from error
+    elif found is None:  # a file of no publisher: at least it must be one of a network
+        weights_convert.arrange(file, weights_formats.read(file)[1], None)
+    if source is not None:
+        found = paper_models.identify({"sha1": source.sha1, "sha256": source.sha256, "md5": source.md5})
+    if wanted is not None and found != wanted:
+        kept = digests[wanted.digest_kind]
+        raise WeightsError(
+            f"{file}: is not {wanted.name}: its {wanted.digest_kind} is {kept}, published is {wanted.digest}. "
+            f"Download it with: vggbench weights fetch {wanted.name}."
+        )
+    return {
+        "file": str(file),
+        "format": kind,
+        "published": found.name if found else None,
+        "publisher": found.publisher if found else None,
+        "converted_from": source.file if source else None,
+        **digests,
+    }
 
 
 def _seed(spec: str) -> int:
@@ -124,6 +181,59 @@ def _sample_row(path: Path) -> dict[str, Any]:
     }
 
 
-def _public_row(model: dict[str, Any], status: str, recipe: str, more: dict[str, Any]) -> dict[str, Any]:
-    known = {"name": model["name"], "network": model["config"], "status": status, "available": False}
-    return {**known, "recipe": recipe, **more, "note": "known, not downloaded yet"}
+def _file(spec: str) -> Path:
+    """A path, or the place of a published model that was fetched. Raises WeightsError."""
+    path, model = Path(spec), paper_models.by_name(spec)
+    if path.exists() or model is None:
+        return path
+    kept = weights_fetch.place(model)
+    if not kept.is_file():
+        raise WeightsError(f"{model.name} is not here. Download it with: vggbench weights fetch {model.name}.")
+    return kept
+
+
+def _published_row(model: paper_models.Published) -> dict[str, Any]:
+    here = weights_fetch.place(model).is_file()
+    return {
+        "name": model.name,
+        "network": model.network,
+        "train_scale": model.train_scale,
+        "status": model.status,
+        "available": here,
+        "publisher": model.publisher,
+        "recipe": model.training,
+        model.digest_kind: model.digest,
+        "url": model.url,
+        "licence": model.licence,
+        "citation": model.citation,
+        "preprocess": model.preprocess,
+        "batch_norm": model.batch_norm,
+        "scores": [_score(anchor) for anchor in paper_anchors.of_model(model)],
+        "file": str(weights_fetch.place(model)) if here else model.file,
+        "note": "fetched"
+        if here
+        else "can be fetched"
+        if model.url
+        else "no address is known; a local file is verified",
+    }
+
+
+def _score(anchor: paper_anchors.Anchor) -> dict[str, Any]:
+    fields = ("who", "protocol", "top1_error_percent", "top5_error_percent", "why_not")
+    return {name: getattr(anchor, name) for name in fields}
+
+
+def _missing_row(entry: paper.Entry) -> dict[str, Any]:
+    return {
+        "name": f"{entry.network}:{entry.train_scale}",
+        "network": entry.network,
+        "train_scale": entry.train_scale,
+        "status": "none",
+        "available": False,
+        "note": f"nobody published it; {train_command(entry.network, entry.train_scale)}",
+    }
+
+
+def train_command(network: str, train_scale: str) -> str:
+    """What trains weights that nobody published."""
+    return f"vggbench train --network {network} --train-scale '{train_scale}' --data IMAGENET_TRAIN_DIR --out DIR"

@@ -51,13 +51,30 @@ PREPROCESSING = {
 
 
 @dataclass(frozen=True)
+class Source:
+    """The file that weights were converted from. sha1, sha256, md5: of its bytes, since publishers name one of them.
+
+    by: the tool that converted it; done: what it did, in words.
+    """
+
+    file: str
+    format: str
+    bytes: int
+    sha1: str
+    sha256: str
+    md5: str
+    by: str
+    done: str
+
+
+@dataclass(frozen=True)
 class Weights:
     """One set of weights of one network.
 
     name: "sample/D/[256;512]/seed0", "random:0" or a file's name. train_scale: the paper's S that they correspond
     to ("256", "384", "[256;512]"), or None. status: "authors" only for the paper's own weights, which alone can
     get a verdict on the paper's rows; "sample", "random", "other" else. digest: SHA-256 over names, shapes and
-    bytes of all tensors. path: where the tensors lie; None for random weights.
+    bytes of all tensors. path: where the tensors lie; None for random weights. source: of converted weights.
     """
 
     name: str
@@ -76,6 +93,7 @@ class Weights:
     digest: str = ""
     path: str | None = None
     seed: int | None = None
+    source: Source | None = None
 
     @property
     def size(self) -> dict[str, float | int]:
@@ -246,13 +264,23 @@ def _from_metadata(path: Path, text: str) -> Weights:
     try:
         fields = json.loads(text)
         order, mean, scale = (fields["preprocess"][key] for key in ("order", "mean", "scale"))
-        known = {field.name for field in dataclasses.fields(Weights)} - {"preprocess", "path"}
+        known = {field.name for field in dataclasses.fields(Weights)} - {"preprocess", "path", "source"}
         kept = {key: value for key, value in fields.items() if key in known}
-        weights = Weights(**kept, preprocess=Preprocess(order, tuple(mean), tuple(scale)), path=str(path))
+        source = _source(fields.get("source"))
+        weights = Weights(
+            **kept, preprocess=Preprocess(order, tuple(mean), tuple(scale)), path=str(path), source=source
+        )
         find_architecture(weights.network)
     except (ValueError, KeyError, TypeError, UnknownArchitecture) as error:
         raise BadWeights(f"{path}: its {METADATA_KEY!r} metadata cannot be read ({error}).") from error
     return weights
+
+
+def _source(fields: dict[str, str | int] | None) -> Source | None:
+    """As a later version may have written it, with more fields. Raises KeyError."""
+    if fields is None:
+        return None
+    return Source(**{field.name: fields[field.name] for field in dataclasses.fields(Source)})  # type: ignore[arg-type]
 
 
 def _foreign(

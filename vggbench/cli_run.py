@@ -10,6 +10,8 @@ import typer
 from vggbench import cli_options as options
 from vggbench import progress
 from vggbench.cli_common import note, print_json, say
+from vggbench.cli_explain import show_estimate, show_missing, show_stages
+from vggbench.cli_workers import let_waiting_threads_sleep, threads_each, workers
 
 
 def reproduce(
@@ -56,6 +58,8 @@ def reproduce(
     resize_filter: options.ResizeFilter = None,
     side_rounding: options.SideRounding = None,
     exif: options.Exif = None,
+    decoder: options.Decoder = "pillow",
+    explain: options.Explain = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -64,41 +68,46 @@ def reproduce(
     Without --data and --weights: the built-in sample set and the small networks trained on it. With ImageNet and the
     authors' weights it is the real reproduction. An interrupted run goes on where it stopped.
     """
+    let_waiting_threads_sleep()
     from vggbench import runs, runs_estimate, runs_inputs, runs_precision
 
-    choices = _choices(score_pool, pool_rounding, grid_extent, grid_rounding, resize_filter, side_rounding, exif)
-    setting, others, left_out = runs_precision.settings(
-        precision,
-        on_sample=data == runs_inputs.SAMPLE,
-        backend=backend,
-        device=device,
-        threads=threads,
-        on_bad=on_bad,
-        choices=options.checked_choices(choices),
-    )
-    request = runs_inputs.Request(
-        data=data,
-        labels=labels,
-        weights=options.networks_and_files(weights or []),
-        preprocess=preprocess,
-        authors=authors,
-        tables=tuple(table or ()),
-        images=images,
-        full=full,
-        speed=speed,
-        setting=setting,
-        others=others,
-        left_out=left_out,
-        calibrations={
-            key: Path(file) for key, file in options.networks_and_files(calibration or [], "Calibrations").items()
-        },
-    )
-    with progress.shown(quiet or json) as report_progress:
-        if dry_run:
-            _show_estimate(runs_estimate.estimate(request, report_progress), json)
-            return
-        done = runs.reproduce(request, out, report_progress)
-    _show_reproduced(done, json)
+    with workers() as group:
+        choices = _choices(score_pool, pool_rounding, grid_extent, grid_rounding, resize_filter, side_rounding, exif)
+        setting, others, left_out = runs_precision.settings(
+            precision,
+            on_sample=data == runs_inputs.SAMPLE,
+            backend=backend,
+            device=device,
+            threads=threads_each(group, threads),
+            on_bad=on_bad,
+            choices=options.checked_choices(choices),
+            decoder=decoder,
+        )
+        request = runs_inputs.Request(
+            data=data,
+            labels=labels,
+            weights=options.networks_and_files(weights or []),
+            preprocess=preprocess,
+            authors=authors,
+            tables=tuple(table or ()),
+            images=images,
+            full=full,
+            speed=speed,
+            setting=setting,
+            others=others,
+            left_out=left_out,
+            calibrations={
+                key: Path(file) for key, file in options.networks_and_files(calibration or [], "Calibrations").items()
+            },
+        )
+        with progress.shown(quiet or json or group.rank > 0) as report_progress:
+            if dry_run:
+                if group.rank == 0:
+                    show_estimate(runs_estimate.estimate(request, report_progress), json)
+                return
+            done = runs.reproduce(request, out, report_progress, group)
+        if done is not None:
+            _show_reproduced(done, json, explain)
 
 
 def _choices(
@@ -113,26 +122,7 @@ def _choices(
     return dict(locals())
 
 
-def _show_estimate(estimate: Any, json: bool) -> None:
-    import dataclasses
-
-    if json:
-        print_json(dataclasses.asdict(estimate))
-        return
-    say(f"{estimate.data}: {estimate.images:,} images; {estimate.rows} rows")
-    for line in estimate.networks:
-        passes = ", ".join(f"{count} x {name}" for name, count in line["passes"].items())
-        say(f"  {line['network']:9} S = {line['train_scale'] or 'unknown':10} {line['precision']:5} {passes}")
-        say(f"  {'':30} {line['crop_equivalents']:,.0f} crop-equivalents, about {_duration(line['seconds'])}")
-    say(
-        f"In all {estimate.crop_equivalents:,.0f} crop-equivalents, {estimate.views_to_compute:,} of "
-        f"{estimate.views:,} views are not in the cache yet: about {_duration(estimate.seconds)} "
-        f"({estimate.speed})"
-    )
-    _show_missing(estimate.missing)
-
-
-def _show_reproduced(done: Any, json: bool) -> None:
+def _show_reproduced(done: Any, json: bool, explain: bool) -> None:
     from vggbench.runs import summary_of, summary_of_all
 
     if json:
@@ -151,7 +141,9 @@ def _show_reproduced(done: Any, json: bool) -> None:
         say("")
     for finding in done.findings:
         say(f"{finding.verdict:12} {finding.statement}")
-    _show_missing(done.missing)
+    show_missing(done.missing)
+    if explain:
+        show_stages(done.stages)
     say(f"\nThe page: {done.page}\nThe records: {done.records_path}")
 
 
@@ -167,19 +159,6 @@ def _row_label(key: str) -> str:
 def _paper(row: dict[str, Any]) -> str:
     numbers = [row["paper_top1_error_percent"], row["paper_top5_error_percent"]]
     return " / ".join("-" if number is None else f"{number:.1f}" for number in numbers) if row["claim"] else ""
-
-
-def _show_missing(missing: tuple[str, ...]) -> None:
-    if missing:
-        note(
-            f"No weights for {', '.join(missing)}: their rows are not measured. Give them by --weights NETWORK:S=FILE."
-        )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def evaluate(
@@ -224,40 +203,53 @@ def evaluate(
     resize_filter: options.ResizeFilter = None,
     side_rounding: options.SideRounding = None,
     exif: options.Exif = None,
+    decoder: options.Decoder = "pillow",
+    explain: options.Explain = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Top-1 and top-5 error of one network by one of the paper's protocols, over a folder of labelled images."""
+    let_waiting_threads_sleep()
     from vggbench import runs
 
-    choices = _choices(score_pool, pool_rounding, grid_extent, grid_rounding, resize_filter, side_rounding, exif)
-    setting = options.setting(backend, precision, device, threads, on_bad, choices)
-    with progress.shown(quiet or json) as report_progress:
-        record, counts = runs.evaluate(
-            data=data,
-            labels=labels,
-            split=split,
-            network=network,
-            weights=weights,
-            preprocess=preprocess,
-            train_scale=train_scale,
-            protocol_name=protocol,
-            scales=options.scales_of(scale, scales),
-            images=images,
-            size={name: value for name, value in (("width", width), ("crop_size", crop_size)) if value is not None},
-            calibration=calibration,
-            setting=setting,
-            progress=report_progress,
-        )
+    with workers() as group:
+        choices = _choices(score_pool, pool_rounding, grid_extent, grid_rounding, resize_filter, side_rounding, exif)
+        setting = options.setting(backend, precision, device, threads_each(group, threads), on_bad, choices, decoder)
+        with progress.shown(quiet or json or group.rank > 0) as report_progress:
+            found = runs.evaluate(
+                data=data,
+                labels=labels,
+                split=split,
+                network=network,
+                weights=weights,
+                preprocess=preprocess,
+                train_scale=train_scale,
+                protocol_name=protocol,
+                scales=options.scales_of(scale, scales),
+                images=images,
+                size={name: value for name, value in (("width", width), ("crop_size", crop_size)) if value is not None},
+                calibration=calibration,
+                setting=setting,
+                progress=report_progress,
+                group=group,
+            )
+    if found is not None:
+        _show_evaluated(*found, setting.why, out, json, explain)
+
+
+def _show_evaluated(record: Any, counts: dict[str, Any], why: str, out: Path | None, json: bool, explain: bool) -> None:
+    from vggbench import runs
+
     if out is not None:
         runs.save([record], out)
     summary = runs.summary_of(record)
     if json:
-        print_json({**summary, **counts, "backend_choice": setting.why, "record": record.model_dump()})
+        print_json({**summary, **counts, "backend_choice": why, "record": record.model_dump()})
         return
-    if setting.why:
-        say(setting.why)
-    say(f"{summary['row']} on {summary['data']}, {summary['images']:,} images, {summary['backend']} {precision}")
+    if why:
+        say(why)
+    how = f"{summary['backend']} {summary['precision']}"
+    say(f"{summary['row']} on {summary['data']}, {summary['images']:,} images, {how}")
     for name, label in (("top1", "top-1"), ("top5", "top-5")):
         low, high = summary[f"{name}_interval_percent"]
         percent = summary[f"{name}_error_percent"]
@@ -265,6 +257,8 @@ def evaluate(
     if summary["bad"]:
         note(f"{len(summary['bad'])} images were left out, the first: {summary['bad'][0]['id']}")
     say(f"{counts['views_per_second']:.1f} views/s, {counts['cached']:,} image-passes were in the cache")
+    if explain:
+        show_stages(counts["stages"])
 
 
 def report(

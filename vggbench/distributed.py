@@ -181,17 +181,17 @@ def _take_gpu(local_rank: int) -> None:
 
 
 def _store() -> Any:
-    from torch import distributed
+    from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
     try:
-        store, _, _ = next(distributed.rendezvous("env://", timeout=timedelta(seconds=MEET_SECONDS)))
+        store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=MEET_SECONDS)))
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         reason = str(error).split("\n", 1)[0]
         raise UsageError(
             f"The processes of this run did not meet at {where} ({reason}). Is worker 0 there, and the port free?"
         ) from error
-    return distributed.PrefixStore("vggbench", store)
+    return PrefixStore("vggbench", store)
 
 
 def sums(group: Group, device: str) -> None:

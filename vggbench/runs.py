@@ -13,11 +13,14 @@ from typing import Any
 
 from vggbench import environment, paper, plan, runs_inputs, runs_precision, runs_speed
 from vggbench import report as pages
+from vggbench.distributed import ALONE, Group
 from vggbench.findings import Finding, judge
 from vggbench.images import Dataset
-from vggbench.measure.accuracy import PassResults, Progress, run_passes
+from vggbench.measure import stages
+from vggbench.measure.accuracy import PassResults, Progress
 from vggbench.measure.pipeline import DecodedImages
 from vggbench.measure.records import accuracy_record
+from vggbench.measure.together import run_passes_together
 from vggbench.progress import Report, silent
 from vggbench.protocols import default_scales, protocol
 from vggbench.report.frame import frame
@@ -32,27 +35,37 @@ Results = Mapping[tuple[str, int], PassResults]
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What a run of `reproduce` left behind. records: measured in this run; missing: networks without weights."""
+    """What a run of `reproduce` left behind. records: measured in this run; missing: networks without weights.
+
+    stages: seconds by stage over all threads, see measure.stages.
+    """
 
     page: Path
     records_path: Path
     records: list[Record]
     findings: list[Finding]
     missing: tuple[str, ...]
+    stages: dict[str, float]
 
 
-def reproduce(request: Request, out: Path, progress: Report = silent) -> Reproduced:
-    """Tables 3-6 as far as the weights reach: records and the page. Raises any VggbenchError."""
+def reproduce(request: Request, out: Path, progress: Report = silent, group: Group = ALONE) -> Reproduced | None:
+    """Tables 3-6 as far as the weights reach: records and the page. None on all ranks of the group but 0.
+
+    Raises any VggbenchError.
+    """
     started, clock = _now(), time.monotonic()
     runs_inputs.check_out(out)
-    dataset = runs_inputs.dataset_of(request, progress)
+    dataset = group.first(lambda: runs_inputs.dataset_of(request, progress))
     work = runs_inputs.plan_of(request, dataset)
-    records, how = _measure(request, dataset, work, progress)
+    records, how, took = _measure(request, dataset, work, progress, group)
     hows = [(request.setting, how)]
     for other in runs_precision.others(request):
-        found, how = _measure(other, dataset, runs_inputs.plan_of(other, dataset), progress)
+        found, how, more = _measure(other, dataset, runs_inputs.plan_of(other, dataset), progress, group)
         records += found
         hows.append((other.setting, how))
+        took = stages.total([took, more])
+    if group.rank:
+        return None
     if request.speed and len(hows) > 1:
         records += runs_speed.speeds(work.networks, hows, progress)
     recorded = runs_inputs.recorded_runs() if request.on_sample else []
@@ -70,18 +83,20 @@ def reproduce(request: Request, out: Path, progress: Report = silent) -> Reprodu
     write_records(out / "records.jsonl", [*records, *recorded])
     write_output(out / "results.csv", frame([*records, *recorded]).to_csv(index=False).encode(), "results")
     pages.write_page(out / "index.html", pages.render([*records, *recorded], findings, context))
-    return Reproduced(out / "index.html", out / "records.jsonl", records, findings, work.missing)
+    return Reproduced(out / "index.html", out / "records.jsonl", records, findings, work.missing, took)
 
 
 def _measure(
-    request: Request, dataset: Dataset, work: plan.Plan, progress: Report
-) -> tuple[list[Record], Quantizations]:
-    """One record a row of the plan, at the request's precision, and how the networks were made INT8 for it."""
+    request: Request, dataset: Dataset, work: plan.Plan, progress: Report, group: Group
+) -> tuple[list[Record], Quantizations, dict[str, float]]:
+    """One record a row of the plan, at the request's precision (none on other ranks than 0), how the networks were made
+    INT8 for it, and where the time went."""
     started, setting = _now(), request.setting
     weights = [network.weights for network in work.networks]
-    how = runs_precision.quantizations(request, setting, weights, dataset, progress)
-    results = run_networks(dataset, work, setting, progress, how)
-    return records_of(dataset, work, results, setting, started), how
+    how = group.first(lambda: runs_precision.quantizations(request, setting, weights, dataset, progress))
+    results = run_networks(dataset, work, setting, progress, how, group)
+    records = [] if group.rank else records_of(dataset, work, results, setting, started)
+    return records, how, stages.total(each.counts.stages for each in results.values())
 
 
 def run_networks(
@@ -90,9 +105,14 @@ def run_networks(
     setting: Setting,
     progress: Report = silent,
     quantizations: Quantizations = MappingProxyType({}),
+    group: Group = ALONE,
 ) -> Results:
-    """Every pass of the plan, one network after the other; decoded images are kept between them."""
-    decoded = DecodedImages()
+    """Every pass of the plan, one network after the other; decoded images are kept between them.
+
+    Of several processes rank 0 has the results, the others none.
+    """
+    several = sum(len(network.batches) for network in work.networks) > 1
+    decoded = DecodedImages() if several else DecodedImages(0)
     total = sum(plan.crop_equivalents(network, setting.choices) for network in work.networks)
     done = 0.0
     results: dict[tuple[str, int], PassResults] = {}
@@ -102,10 +122,11 @@ def run_networks(
         weight = sum(images * len(steps) for images, steps in network.batches)
         for images, steps in network.batches:
             share = cost * images * len(steps) / weight
-            results[network.weights.digest, images] = run_passes(
+            found = run_passes_together(
                 dataset.first(images),
                 network.weights,
                 steps,
+                group=group,
                 backend=setting.backend,
                 precision=setting.precision,
                 quantization=quantizations.get(network.weights.digest),
@@ -115,7 +136,10 @@ def run_networks(
                 on_bad=setting.on_bad,
                 progress=_part_of(progress, done, share, total, f"{name} ({number} of {len(work.networks)})"),
                 decoded=decoded,
+                decoder=setting.decoder,
             )
+            if found is not None:
+                results[network.weights.digest, images] = found
             done += share
             progress("Running the networks", done, total, name)
     return results
@@ -167,25 +191,31 @@ def evaluate(
     size: Mapping[str, float | int] | None = None,
     calibration: Path | None = None,
     progress: Report = silent,
-) -> tuple[Record, dict[str, float]]:
-    """One network by one protocol: its record, and what the run took. Raises any VggbenchError.
+    group: Group = ALONE,
+) -> tuple[Record, dict[str, Any]] | None:
+    """One network by one protocol: its record, and what the run took. None on all ranks of the group but 0.
+
+    Raises any VggbenchError.
 
     size: width, hidden_width, crop_size of random weights. calibration: ranges for int8; the sample set has its own.
     """
     started = _now()
     runs_inputs.check_names(network, protocol_name)
-    dataset = runs_inputs.open_images(data, labels, progress, split)
+    dataset = group.first(lambda: runs_inputs.open_images(data, labels, progress, split))
     size = {**(runs_inputs.SAMPLE_SIZE if data == runs_inputs.SAMPLE else {}), **(size or {})}
     found = runs_inputs.weights_of(weights, network, train_scale, len(dataset.classes), preprocess, size)
     at = scales or default_scales(protocol_name, train_scale or found.train_scale, found.crop_size)
     count = min(images or len(dataset.images), len(dataset.images))
     work = plan.single(found, protocol(protocol_name, at), count)
     request = Request(setting, data, calibrations={(network, None): calibration} if calibration else {})
-    how = runs_precision.quantizations(request, setting, [found], dataset, progress)
-    results = run_networks(dataset, work, setting, progress, how)
+    how = group.first(lambda: runs_precision.quantizations(request, setting, [found], dataset, progress))
+    results = run_networks(dataset, work, setting, progress, how, group)
+    if group.rank:
+        return None
     (record,) = records_of(dataset, work, results, setting, started)
     counts = next(iter(results.values())).counts
-    return record, {**dataclasses.asdict(counts), "views_per_second": counts.views_per_second}
+    took = {**dataclasses.asdict(counts), "limiting": stages.limiting(counts.stages)}
+    return record, {**took, "views_per_second": counts.views_per_second}
 
 
 def report(records_path: Path, out: Path) -> Path:
@@ -236,6 +266,8 @@ def summary_of_all(done: Reproduced) -> dict[str, Any]:
         "rows": [summary_of(record) for record in done.records if record.kind == "accuracy"],
         "findings": [dataclasses.asdict(finding) for finding in done.findings],
         "missing": list(done.missing),
+        "stages": done.stages,
+        "limiting": stages.limiting(done.stages),
     }
 
 

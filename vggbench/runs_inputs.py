@@ -19,7 +19,7 @@ from vggbench import backends, cache, paper, plan
 from vggbench import weights as known_weights
 from vggbench.errors import StorageError, UsageError, WeightsError
 from vggbench.images import Dataset, open_dataset
-from vggbench.images.decode import BadImage, decode
+from vggbench.images.decode import BadImage, decode, decoder_name
 from vggbench.measure.accuracy import ON_BAD
 from vggbench.progress import Report
 from vggbench.protocols import PROTOCOLS, Choices
@@ -36,7 +36,7 @@ THUMBNAILS, THUMBNAIL_PIXELS = 40, 160
 
 @dataclass(frozen=True)
 class Setting:
-    """How passes run. device: "auto", "cpu" or "cuda"; threads: None leaves the backend's default.
+    """How passes run. device: "auto", "cpu" or "cuda"; threads: None leaves the backend's default. decoder: of JPEGs.
 
     why: a sentence, where the backend was chosen and not asked for.
     """
@@ -47,6 +47,7 @@ class Setting:
     threads: int | None = None
     on_bad: str = "stop"
     choices: Choices = field(default_factory=Choices)
+    decoder: str = "pillow"
     why: str = field(default="", compare=False)
 
 
@@ -55,10 +56,10 @@ class Request:
     """What `reproduce` was asked for. weights: (network, training scale or None) -> file; empty takes the family.
 
     authors: the user states that the files are the authors' public models; without that no row gets a verdict.
-    images: only the first so many; tables: only these; full: all images for the costly rows of the sample set too.
-    speed: time the networks at each precision, where there are several. others: further precisions beside the first;
-    left_out: those that cannot run here, a sentence each. calibrations: (network, training scale or None) -> file of
-    ranges, for int8.
+    images: only the first so many; tables, train_scales: only these; full: all images for the costly rows of the sample
+    set too. speed: time the networks at each precision, where there are several. others: further precisions beside the
+    first; left_out: those that cannot run here, a sentence each. calibrations: (network, training scale or None) ->
+    file of ranges, for int8.
     """
 
     setting: Setting
@@ -70,6 +71,7 @@ class Request:
     tables: tuple[int, ...] = ()
     images: int | None = None
     full: bool = False
+    train_scales: tuple[str, ...] = ()
     speed: bool = False
     others: tuple[Setting, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -93,16 +95,18 @@ def setting(
     threads: int | None = None,
     on_bad: str = "stop",
     choices: Choices | None = None,
+    decoder: str = "pillow",
 ) -> Setting:
     """A setting that can work here. Raises UsageError, BackendUnavailable before anything costly happens."""
     if on_bad not in ON_BAD:
         raise UsageError(f"No on-bad {on_bad!r}. Known: {', '.join(ON_BAD)}.")
+    decoder_name(decoder)
     if backend is None or backend == backends.AUTO:
         backend, why = _default_backend(precision, device)
     else:
         backends.check_runs(backend, precision, device)
         why = ""
-    return Setting(backend, precision, device, threads, on_bad, choices or Choices(), why)
+    return Setting(backend, precision, device, threads, on_bad, choices or Choices(), decoder, why)
 
 
 def _default_backend(precision: str, device: str) -> tuple[str, str]:
@@ -157,7 +161,8 @@ def _available(request: Request, claims: Sequence[paper.Claim], classes: int) ->
     wanted = {(entry.network, entry.train_scale) for claim in claims for entry in claim.entries}
     wanted |= {(entry.network, entry.train_scale) for entry in plan.CENTER_CROP}
     shipped = {(row["network"], row["train_scale"]) for row in known_weights.list_weights() if row["name"] == SAMPLE}
-    return {key: weights_of(SAMPLE, *key, classes) for key in sorted(wanted & shipped)}
+    chosen = {key for key in wanted & shipped if not request.train_scales or key[1] in request.train_scales}
+    return {key: weights_of(SAMPLE, *key, classes) for key in sorted(chosen)}
 
 
 def _train_scale(network: str, scale: str | None, weights: Weights) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from vggbench import backends, plan, runs_precision
+from vggbench import backends, plan, runs_inputs, runs_precision
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.runs_inputs import Request, Setting
 from vggbench.weights import resolve
@@ -57,6 +57,14 @@ def test_other_precisions_run_on_table_3_of_the_sample_set_and_else_on_all_rows(
     found = runs_precision.others(request)
     assert [each.tables for each in found] == ([] if tables is None else [tables])
     assert all(each.setting.precision == "bf16" and not each.others for each in found)
+
+
+def test_on_the_sample_set_each_network_of_table_1_is_measured_once_at_another_precision():
+    request = Request(Setting("pytorch"), others=(Setting("pytorch", "bf16"),))
+    (other,) = runs_precision.others(request)
+    found = runs_inputs._available(other, plan.choose_claims(other.tables), 60)
+    assert sorted(found) == [(name, "256") for name in ("A", "A-LRN", "B", "C", "D", "E")]
+    assert len(runs_inputs._available(request, plan.choose_claims(other.tables), 60)) == 12
 
 
 def test_a_folder_without_ranges_is_told_how_to_make_them():

@@ -66,6 +66,7 @@ def reproduce(request: Request, out: Path, progress: Report = silent, group: Gro
         took = stages.total([took, more])
     if group.rank:
         return None
+    records += runs_precision.causes(request, dataset, [each.weights for each in work.networks], records, progress)
     if request.speed and len(hows) > 1:
         records += runs_speed.speeds(work.networks, hows, progress)
     recorded = runs_inputs.recorded_runs() if request.on_sample else []

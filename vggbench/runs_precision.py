@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from vgg_reference.weights import Weights
-from vggbench import backends, plan, runs_inputs
+from vggbench import backends, cache, environment, plan, runs_inputs
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.images import Dataset
 from vggbench.precisions import QUANTIZED
 from vggbench.progress import Report
 from vggbench.ranges import Quantization
+from vggbench.report.precision import missed, precision_rows
+from vggbench.report.rows import measured
+from vggbench.results import NetworkRun, Record, read_records, write_records
 from vggbench.runs_inputs import Request, Setting
+from vggbench.variants import digest_of
 
 #: On the sample set the precisions beside the first are measured on these rows, one of each network; --full takes all.
 SAMPLE_TABLES, SAMPLE_TRAIN_SCALES = (3,), ("256",)
 #: What `reproduce` measures on the sample set without --precision; a folder takes fp32 alone.
 SAMPLE_PRECISIONS = ("fp32", "bf16", "int8")
+
+#: Images on which the layers of a network are judged that INT8 moved more than expected; its distances need few.
+CAUSE_IMAGES = 64
 
 #: Weights' digest -> how they are made INT8.
 Quantizations = Mapping[str, Quantization]
@@ -82,9 +90,7 @@ def quantizations(
 
     found = {}
     for each in weights:
-        file = request.calibrations.get((each.network, each.train_scale)) or request.calibrations.get(
-            (each.network, None)
-        )
+        file = _calibration(request, each)
         if file is None and not request.on_sample:
             raise UsageError(
                 f"INT8 needs the ranges of {each.network}, taken from other images than those evaluated. Make them: "
@@ -95,3 +101,53 @@ def quantizations(
         check_disjoint(ranges, dataset)
         found[each.digest] = Quantization(ranges)
     return found
+
+
+def causes(
+    request: Request, dataset: Dataset, weights: Sequence[Weights], records: Sequence[Record], progress: Report
+) -> list[Record]:
+    """For each network whose INT8 error moved more than expected: which layers cost how much, as numerics records.
+
+    Kept in the cache, for the same networks, images and versions give the same.
+    """
+    found = []
+    by_digest = {each.digest: each for each in weights}
+    _, rows = precision_rows(measured(records), [])
+    for _, precision, change in missed(rows):
+        runs = change.row.record.networks
+        if precision == "int8" and len(runs) == 1 and runs[0].weights.get("digest") in by_digest:
+            found += _sensitivity(request, dataset, by_digest.pop(runs[0].weights["digest"]), runs[0], progress)
+    return found
+
+
+def _sensitivity(
+    request: Request, dataset: Dataset, weights: Weights, run: NetworkRun, progress: Report
+) -> list[Record]:
+    from vggbench.measure.shards import LIBRARIES
+    from vggbench.runs_numerics import Asked, numerics
+
+    first = dataset.first(CAUSE_IMAGES)
+    library = environment.installed(LIBRARIES.get(run.backend, run.backend))
+    key = [weights.digest, run.calibration, run.backend, library, first.fingerprint, request.setting.choices, "1"]
+    path = cache.root() / "numerics" / f"{digest_of({'key': [str(part) for part in key]})}.jsonl"
+    with cache.storage_errors(path):
+        present = path.is_file()
+    if present:
+        cache.touch(path)
+        return read_records(path)
+    asked = Asked(
+        request.setting,
+        variants=(f"int8@{run.backend}",),
+        calibration=_calibration(request, weights),
+        sensitivity=True,
+        keep=(),
+    )
+    records = numerics(first, weights, asked, progress)
+    write_records(path, records)
+    return records
+
+
+def _calibration(request: Request, weights: Weights) -> Path | None:
+    """The file of ranges given for these weights."""
+    given = request.calibrations
+    return given.get((weights.network, weights.train_scale)) or given.get((weights.network, None))

@@ -112,6 +112,8 @@ class TorchSession:
         else:
             self.info |= {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "allocator": keep_memory()}
         placed: VGG = model.to(device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self._dtype is not torch.float32:
+            _logits_in_fp32(placed)
         forward = functools.partial(_scores, placed, variant.score_pool if dense else None)
         self._forward: Forward | None = compile(placed, forward) if compile else forward
         if cuda:
@@ -159,6 +161,15 @@ def _scores(model: VGG, score_pool: str | None, x: Tensor) -> Tensor:
     return average_score_map(_score_map(model, x).float(), score_pool)
 
 
+def _logits_in_fp32(model: VGG) -> None:
+    """Let the last layer, its weights rounded like the others, compute and give FP32.
+
+    BF16 has 8 bits: the two best logits often round to the same number, and a tie counts against the network.
+    """
+    last = model.classifier[-1].float()
+    last.register_forward_pre_hook(lambda module, given: (given[0].float(),))
+
+
 def _score_map(model: VGG, x: Tensor) -> Tensor:
     """The dense form with its fully-connected layers as matrix products over positions.
 
@@ -170,9 +181,10 @@ def _score_map(model: VGG, x: Tensor) -> Tensor:
     rows, columns = x.shape[2] - side + 1, x.shape[3] - side + 1
     windows: Tensor = functional.unfold(x.contiguous(), side).transpose(1, 2)
     for layer in model.classifier:
-        windows = (
-            functional.linear(windows, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer(windows)
-        )
+        if isinstance(layer, nn.Linear):
+            windows = functional.linear(windows.to(layer.weight.dtype), layer.weight, layer.bias)
+        else:
+            windows = layer(windows)
     return windows.transpose(1, 2).reshape(len(x), -1, rows, columns)
 
 

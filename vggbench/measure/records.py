@@ -10,6 +10,7 @@ from typing import Any
 from vgg_reference.weights import Weights
 from vggbench.backends import Session
 from vggbench.images import Dataset
+from vggbench.images.decode import DECODER
 from vggbench.measure.accuracy import PassResults
 from vggbench.measure.multilabel import ranks_of_best
 from vggbench.measure.posteriors import answer, hardest
@@ -68,7 +69,7 @@ def describe(dataset: Dataset, parts: Sequence[tuple[PassResults, Protocol]], im
         "classes": len(dataset.classes),
         "images": images,
         "total": dataset.total,
-        "decoder": parts[0][0].decoder,
+        "decoder": parts[0][0].decoder if parts else DECODER,
         "bad": [{"id": image, "why": why} for image, why in bad.items()],
         **({"labels": dataset.label_set} if dataset.label_set else {}),
     }

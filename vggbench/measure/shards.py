@@ -29,7 +29,7 @@ from vggbench.variants import Variant, digest_of
 Array = npt.NDArray[np.float32]
 
 #: To be raised when a change of the harness gives other posteriors for the same pass.
-NUMERICS = 1
+NUMERICS = 2
 #: The library whose version is part of what decides a backend's scores.
 LIBRARIES = {
     "pytorch": "torch",
@@ -38,6 +38,7 @@ LIBRARIES = {
     "torch-compile": "torch",
     "tensorrt": "tensorrt",
     "torch-tensorrt": "torch_tensorrt",
+    "tensorrt": "tensorrt",
 }
 #: Work of a block, in crops; within the bounds on its images.
 BLOCK_CROPS, BLOCK_IMAGES = 128, (8, 32)

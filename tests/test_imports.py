@@ -34,7 +34,7 @@ LAYERS: list[tuple[str, set[str]]] = [
         {"ranges", "protocols", "variants", "views", "images", "cache", "results", "plan", "weights", "shares"}
         | {"distributed"},
     ),
-    ("together", {"graphs", "graph", "quantize", "qdq"}),
+    ("together", {"graphs", "graph", "quantize", "qdq", "engines"}),
     ("apart", {"backends"}),
     ("apart", {"measure", "train", "findings", "gate", "history"}),
     ("apart", {"report"}),

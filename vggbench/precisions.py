@@ -120,6 +120,10 @@ TABLE = (
     Row("fp16", "torch-tensorrt", "cuda", _FP16, "fp16", 3),
     Row("int8", "torch-tensorrt", "cuda", _INT8, "int8, per channel", 3, capability=75),
     Row("fp8", "torch-tensorrt", "cuda", _FP8, "fp8", 3, capability=90),
+    Row("fp32", "tensorrt", "cuda", "fp32, no TF32", "fp32", 4),
+    Row("tf32", "tensorrt", "cuda", _TF32, "fp32", 4, capability=80),
+    Row("fp16", "tensorrt", "cuda", _FP16, "fp16", 4),
+    Row("int8", "tensorrt", "cuda", _INT8, "int8, per channel", 4, capability=75),
 )
 GAPS = (
     Gap("bf16", "onnxruntime", "cpu", "it has no bf16 convolutions; pytorch and openvino have"),
@@ -143,9 +147,12 @@ GAPS = (
     ),
     *(Gap(precision, "torch-tensorrt", "cpu", "TensorRT runs on NVIDIA GPUs alone") for precision in PRECISIONS),
     Gap("bf16", "torch-tensorrt", "cuda", "not built: fp16 is as fast and rounds less"),
+    *(Gap(precision, "tensorrt", "cpu", "TensorRT runs on NVIDIA GPUs alone") for precision in PRECISIONS),
+    Gap("bf16", "tensorrt", "cuda", "not built: fp16 is as fast and rounds less"),
+    Gap("fp8", "tensorrt", "cuda", "no fp8 graph is written for it; torch-tensorrt makes its own"),
 )
 #: Backends in the order in which they are named.
-BACKENDS = ("pytorch", "onnxruntime", "openvino", "torch-compile", "torch-tensorrt")
+BACKENDS = ("pytorch", "onnxruntime", "openvino", "torch-compile", "torch-tensorrt", "tensorrt")
 
 
 def find(precision: str, backend: str, device: str) -> Row | Gap | None:

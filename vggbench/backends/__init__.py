@@ -29,6 +29,7 @@ BACKENDS: dict[str, str] = {
     "openvino": "vggbench.backends.openvino",
     "torch-compile": "vggbench.backends.torch_compile",
     "torch-tensorrt": "vggbench.backends.torch_tensorrt",
+    "tensorrt": "vggbench.backends.tensorrt",
 }
 
 #: Precisions any backend may offer; which ones it does here is its own ``precisions``.
@@ -150,7 +151,13 @@ def open_session(variant: Variant, device: str = "auto", threads: int | None = N
     Raises UsageError for an unknown backend, precision or device and for int8 or fp8 without ranges, BackendUnavailable
     for one that does not work here, CalibrationError for ranges of other weights.
     """
-    backend = module(variant.backend)
+    _check(variant, device, threads)
+    session: Session = module(variant.backend).open_session(variant, device, threads)
+    return session
+
+
+def _check(variant: Variant, device: str, threads: int | None) -> None:
+    module(variant.backend)
     _check_names(variant.precision, device)
     if threads is not None and threads < 1:
         raise UsageError(f"Cannot run on {threads} threads. Give 1 or more, or leave it out.")
@@ -163,7 +170,17 @@ def open_session(variant: Variant, device: str = "auto", threads: int | None = N
                 f"vggbench calibrate --network {network}, and give them: --calibration FILE."
             )
         variant.quantization.ranges.check(network, variant.weights.digest)
-    session: Session = backend.open_session(variant, device, threads)
+
+
+def made_for_a_batch(name: str) -> bool:
+    """Whether the backend can make a session for one batch and size, which is then the fastest it has for them."""
+    return hasattr(module(name), "open_for")
+
+
+def open_for(variant: Variant, device: str, threads: int | None, batch: int, size: tuple[int, int]) -> Session:
+    """A session made for one batch and size (h, w), of a backend that can. Raises as open_session does."""
+    _check(variant, device, threads)
+    session: Session = module(variant.backend).open_for(variant, device, threads, batch, size)
     return session
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from vgg_reference.architectures import architecture
 from vggbench import cache, environment
+from vggbench import precisions as table
 from vggbench.backends import Array, check_images, check_scores, default_threads, describe, offered
 from vggbench.engines import adapter, buffers, layers
 from vggbench.engines.build import Options, Report, log_steps
@@ -26,9 +27,10 @@ from vggbench.engines.logs import LOG
 from vggbench.engines.plans import Plan, plan_for
 from vggbench.engines.profile import Profile, profile_for
 from vggbench.engines.run import PlanRefused, Runner
-from vggbench.engines.timing import Mode, Timer
+from vggbench.engines.timing import Timer
 from vggbench.errors import BackendUnavailable, StorageError
 from vggbench.graphs import OUTPUT, export_onnx, graph_path, graph_sha256
+from vggbench.modes import Mode
 from vggbench.ranges import quantized_inputs
 from vggbench.variants import Variant
 
@@ -43,12 +45,11 @@ _NO_DRIVER = (
 class Settings:
     """Open choices of an engine. profile: None for the default of the variant's form; buffers: None for what is there.
 
-    mode: how time_calls times; cached: whether plans and timings are read from and kept in the cache.
+    cached: whether plans and timings are read from and kept in the cache.
     """
 
     profile: Profile | None = None
     options: Options = field(default_factory=Options)
-    mode: Mode = field(default_factory=Mode)
     buffers: str | None = None
     cached: bool = True
     report: Report = log_steps
@@ -92,8 +93,13 @@ def precisions(device: str) -> dict[str, str | None]:
     if device == "cpu" or not environment.has_cuda():
         found = offered("tensorrt", "cpu")
         return found if device == "cpu" else dict.fromkeys(found, _NO_DRIVER)
-    trt, found = load(), offered("tensorrt", "cuda")
-    return {name: why or adapter.why_not(trt, name) for name, why in found.items()}
+    trt, gpu = load(), first_device()
+    found = {name: why or adapter.why_not(trt, name) for name, why in offered("tensorrt", "cuda").items()}
+    for name in found:
+        row = table.find(name, "tensorrt", "cuda")
+        if gpu is not None and isinstance(row, table.Row) and gpu.sm < row.capability:
+            found[name] = f"{gpu.name} has compute capability {gpu.sm / 10}, {name} needs {row.capability / 10}"
+    return found
 
 
 def open_session(
@@ -120,7 +126,7 @@ class TensorRtSession:
         with graph_file(variant) as graph:
             self._runner, self.info = opened(trt, graph, variant.precision, self.profile, settings)
         self.info = {**describe(variant, self.device, threads), **self.info}
-        self._timer = Timer(self._runner, settings.mode)
+        self._timer = Timer(self._runner)
         self.info |= self._timer.info
         try:
             self._look_at_layers(trt)
@@ -152,6 +158,11 @@ class TensorRtSession:
             raise ValueError("This session is closed.")
         scores: Array = self._runner(images)[OUTPUT]
         return check_scores(scores, self._variant)
+
+    def use(self, mode: Mode) -> None:
+        """How time_calls times."""
+        self._timer.use(mode)
+        self.info |= self._timer.info
 
     def time_calls(self, images: Array, calls: int, back_to_back: bool) -> list[float]:
         """Seconds of each call; see vggbench.measure.latency.Timed. Raises UsageError outside the profile."""

@@ -79,7 +79,8 @@ class Buffers(Protocol):
 
     def wait(self, stream: Stream) -> None: ...
 
-    def event(self) -> Any: ...
+    def event(self, blocking: bool = False) -> Any:
+        """blocking: whoever waits for it sleeps, and does not spin."""
 
     def end_event(self, event: Any) -> None: ...
 

@@ -95,8 +95,8 @@ def wait(stream: Stream) -> None:
     _call("cudaStreamSynchronize", stream.keep)
 
 
-def event() -> Any:
-    return _call("cudaEventCreate")
+def event(blocking: bool = False) -> Any:
+    return _call("cudaEventCreateWithFlags", _cuda().cudaEventBlockingSync if blocking else 0)
 
 
 def end_event(event: Any) -> None:

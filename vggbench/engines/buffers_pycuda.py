@@ -88,10 +88,10 @@ def wait(stream: Stream) -> None:
     stream.keep.synchronize()
 
 
-def event() -> Any:
+def event(blocking: bool = False) -> Any:
     import pycuda.driver as cuda
 
-    return cuda.Event()
+    return cuda.Event(cuda.event_flags.BLOCKING_SYNC if blocking else 0)
 
 
 def end_event(event: Any) -> None:

@@ -82,10 +82,10 @@ def wait(stream: Stream) -> None:
     stream.keep.synchronize()
 
 
-def event() -> Any:
+def event(blocking: bool = False) -> Any:
     import torch
 
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    return torch.cuda.Event(enable_timing=True, blocking=blocking)  # type: ignore[no-untyped-call]
 
 
 def end_event(event: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vggbench.engines import adapter
-from vggbench.engines.logs import LOG, collected, first_error, logger
+from vggbench.engines.logs import LOG, collected, create, first_error, logger
 from vggbench.engines.profile import Profile
 from vggbench.errors import BackendUnavailable
 
@@ -57,8 +57,8 @@ def build_plan(
     Raises BackendUnavailable where the graph does not parse or no engine can be built of it.
     """
     started = time.monotonic()
+    builder = create(trt, trt.Builder, logger(trt))
     with collected() as errors:
-        builder = trt.Builder(logger(trt))
         network = builder.create_network(adapter.network_flags(trt))
         parser = trt.OnnxParser(network, logger(trt))
         if not parser.parse_from_file(str(graph)):

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from vggbench.errors import BackendUnavailable
+
 #: What the engines themselves say: a plan rebuilt, a cache that takes nothing.
 LOG = logging.getLogger("vggbench.engines")
 _TENSORRT = logging.getLogger("tensorrt")
@@ -42,6 +44,18 @@ def logger(trt: Any) -> Any:
                 pass
 
     return Logger()
+
+
+def create(trt: Any, kind: Any, *arguments: Any) -> Any:
+    """An object of TensorRT's. Raises BackendUnavailable where it makes none, for which the binding has a TypeError."""
+    with collected() as errors:
+        try:
+            return kind(*arguments)
+        except TypeError as error:
+            why = first_error(errors, "CUDA does not start")
+            raise BackendUnavailable(
+                f"TensorRT {trt.__version__} makes no {kind.__name__} here ({why}). See: vggbench doctor"
+            ) from error
 
 
 @contextmanager

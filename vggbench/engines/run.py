@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vggbench.engines import adapter
 from vggbench.engines.buffers import Buffers, Memory, Pinned, Stream, out_of_memory
-from vggbench.engines.logs import collected, first_error, logger
+from vggbench.engines.logs import collected, create, first_error, logger
 from vggbench.engines.profile import Profile, Range
 from vggbench.errors import BackendUnavailable, VggbenchError
 
@@ -57,7 +57,7 @@ class Runner:
     """
 
     def __init__(self, trt: Any, plan: bytes, buffers: Buffers) -> None:
-        self._buffers = buffers
+        self.buffers = buffers
         self._open = True
         self._slots: list[Slot] = []
         self._runtime: Any = None
@@ -73,8 +73,8 @@ class Runner:
             raise
 
     def _load(self, trt: Any, plan: bytes) -> None:
+        self._runtime = create(trt, trt.Runtime, logger(trt))
         with collected() as errors:
-            self._runtime = trt.Runtime(logger(trt))
             self.engine = self._runtime.deserialize_cuda_engine(plan)
             if self.engine is None:
                 raise _refused(trt, first_error(errors))
@@ -83,7 +83,7 @@ class Runner:
             except MemoryError:
                 self.context = None
             if self.context is None:
-                raise out_of_memory(adapter.context_bytes(self.engine), self._buffers.free_bytes())
+                raise out_of_memory(adapter.context_bytes(self.engine), self.buffers.free_bytes())
         names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
         inputs = [name for name in names if self.engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         if len(inputs) != 1:
@@ -138,7 +138,7 @@ class Runner:
                 yield self._read(waiting.pop(0))
         finally:
             if waiting:
-                self._buffers.wait(self.stream)  # after an error nothing may still be written
+                self.buffers.wait(self.stream)  # after an error nothing may still be written
                 for slot in waiting:
                     slot.count = 0
 
@@ -149,14 +149,14 @@ class Runner:
         self.copy_in(slot)
         self.enqueue()
         self.copy_out(slot)
-        self._buffers.record(slot.done, self.stream)
+        self.buffers.record(slot.done, self.stream)
         slot.count = len(piece)
         return slot
 
     def _prepared(self, shape: tuple[int, ...], number: int) -> Slot:
         """The slot with memory for images of that shape, and the context set to it."""
         while len(self._slots) <= number:
-            self._slots.append(Slot({}, {}, {}, self._buffers.event()))
+            self._slots.append(Slot({}, {}, {}, self.buffers.event()))
         slot = self._slots[number]
         # A rest smaller than the profile's least batch is filled up with what lies in memory; its rows are dropped.
         whole = (max(shape[0], self.profile.batch[0]), *shape[1:])
@@ -185,16 +185,16 @@ class Runner:
         if name in slot.device and slot.device[name].size >= size:
             return
         if name in slot.device:
-            self._buffers.free(slot.device.pop(name))
+            self.buffers.free(slot.device.pop(name))
         if name in slot.host:
-            self._buffers.unpin(slot.host.pop(name))
-        slot.device[name] = self._buffers.allocate(size, self.stream)
-        slot.host[name] = self._buffers.pin(size)
+            self.buffers.unpin(slot.host.pop(name))
+        slot.device[name] = self.buffers.allocate(size, self.stream)
+        slot.host[name] = self.buffers.pin(size)
 
     def copy_in(self, slot: Slot) -> None:
         """Enqueue the images' way to the device."""
         name = self.input.name
-        self._buffers.to_device(slot.device[name], slot.host[name], _bytes(slot.shapes[name], self.input), self.stream)
+        self.buffers.to_device(slot.device[name], slot.host[name], _bytes(slot.shapes[name], self.input), self.stream)
 
     def enqueue(self) -> None:
         """Enqueue the engine alone. Raises BackendUnavailable where TensorRT refuses."""
@@ -206,10 +206,10 @@ class Runner:
         """Enqueue the results' way to the host."""
         for tensor in self.outputs:
             size = _bytes(slot.shapes[tensor.name], tensor)
-            self._buffers.to_host(slot.host[tensor.name], slot.device[tensor.name], size, self.stream)
+            self.buffers.to_host(slot.host[tensor.name], slot.device[tensor.name], size, self.stream)
 
     def _read(self, slot: Slot) -> dict[str, AnyArray]:
-        self._buffers.wait_event(slot.done)
+        self.buffers.wait_event(slot.done)
         found = {}
         for tensor in self.outputs:
             shape = slot.shapes[tensor.name]
@@ -233,7 +233,7 @@ class Runner:
         if not self._open:
             return
         self._open = False
-        buffers = self._buffers
+        buffers = self.buffers
         buffers.wait(self.stream)
         for slot in self._slots:
             buffers.end_event(slot.done)

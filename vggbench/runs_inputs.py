@@ -31,7 +31,7 @@ SAMPLE_SIZE: Mapping[str, float | int] = {"width": 1 / 8, "hidden_width": 1 / 16
 #: No digest of the authors' tensors is published apart from their container, so only the user can say whose they are.
 AUTHORS_AS_STATED = "the authors' public model, as stated by who ran this"
 #: Cards on the page, and the longer side of their pictures in pixels.
-THUMBNAILS, THUMBNAIL_PIXELS = 40, 160
+THUMBNAILS, FLIPPED, THUMBNAIL_PIXELS = 40, 24, 160
 
 
 @dataclass(frozen=True)
@@ -250,11 +250,14 @@ def notes(request: Request, dataset: Dataset, work: plan.Plan) -> list[str]:
 
 
 def thumbnails(dataset: Dataset, records: Sequence[Record], choices: Choices) -> dict[str, bytes]:
-    """Image id -> a small JPEG, for the images that the records name as hardest."""
+    """Image id -> a small JPEG, for the images that the records name as hardest or whose answer flipped."""
     cases = sorted(
         (case for record in records for case in record.hardest), key=lambda case: -float(case.get("posterior", 0.0))
     )
-    wanted = list(dict.fromkeys(str(case["id"]) for case in cases))[:THUMBNAILS]
+    hardest = list(dict.fromkeys(str(case["id"]) for case in cases))[:THUMBNAILS]
+    changed = [each for record in records if record.numerics for each in record.numerics.changed]
+    flipped = [each.id for each in changed if each.reference_class != each.variant_class]
+    wanted = list(dict.fromkeys([*hardest, *flipped[:FLIPPED]]))
     paths = {image.id: image.path for image in dataset.images}
     found = {}
     for name in wanted:

@@ -140,7 +140,6 @@ def _sensitivity(
         variants=(f"int8@{run.backend}",),
         calibration=_calibration(request, weights),
         sensitivity=True,
-        keep=(),
     )
     records = numerics(first, weights, asked, progress)
     write_records(path, records)

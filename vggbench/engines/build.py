@@ -64,9 +64,9 @@ def build_plan(
         if not parser.parse_from_file(str(graph)):
             raise BackendUnavailable(_unparsed(trt, graph, precision, parser, errors))
         config = _config(trt, builder, precision, options)
-        sizes = builder.create_optimization_profile()
-        sizes.set_shape(network.get_input(0).name, *profile.shapes)
-        config.add_optimization_profile(sizes)
+        dimensions = builder.create_optimization_profile()
+        dimensions.set_shape(network.get_input(0).name, *profile.shapes)
+        config.add_optimization_profile(dimensions)
         cache = _timing_cache(config, timings)  # must live until the build ends
         monitor = adapter.watch(trt, config, lambda phase, done, total: report(f"Building: {phase}", done, total, ""))
         plan = builder.build_serialized_network(network, config)

@@ -34,7 +34,9 @@ _FULLY_CONNECTED = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classi
 _KERAS = {"fc1": "fc6", "fc2": "fc7", "predictions": "fc8"}
 #: torchvision before 2017 had its dropout first.
 _OLD_CLASSIFIER = {"classifier.1.": "classifier.0.", "classifier.4.": "classifier.3."}
-_LAYER = re.compile(r"(?:^|/)(?:conv(\d)_(\d+)|block(\d)_conv(\d+)|(fc\d|predictions))(?=[/_.:]|$)")
+_LAYER = re.compile(
+    r"(?:^|/)(?:conv(\d)_(\d+)|block(\d)_conv(\d+)|(fc\d|predictions))(?=[/.:]|_(?:W|b|weights?|bias(?:es)?|kernel)$|$)"
+)
 
 
 def convert(

@@ -27,7 +27,7 @@ MAX_BYTES = 2**31
 #: Attempts in a row that brought nothing new, and attempts in all, before it is given up; seconds before the next.
 TRIES, ATTEMPTS, WAIT_SECONDS = 5, 100, 1.0
 CONNECT_SECONDS, SILENT_SECONDS = 15.0, 60.0
-_CHUNK = 2**20
+_CHUNK = 2**18
 
 
 class _Broken(Exception):
@@ -173,6 +173,7 @@ def _attempt(session: Any, url: str, file: IO[bytes], progress: Callable[[int, i
 
 
 def _receive(answer: Any, file: IO[bytes], have: int, total: int, progress: Callable[[int, int], None]) -> None:
+    answer.raw.enforce_content_length = False  # urllib3 would drop what came of the last chunk; compared below
     for chunk in answer.iter_content(_CHUNK):
         have += len(chunk)
         if have > (total or MAX_BYTES):

@@ -113,8 +113,7 @@ def _pth(path: Path) -> Tensors:
         left -= tensor.numel() * tensor.element_size()
         if left < 0:  # a view may repeat one number without end
             raise WeightsError(f"{path}: {name[:60]} is {tuple(tensor.shape)}, more than the file has.")
-        whole = tensor if name.endswith("num_batches_tracked") else tensor.float()
-        found[name.removeprefix("module.")] = whole.detach().contiguous().clone()
+        found[name.removeprefix("module.")] = tensor.detach().float().contiguous().clone()
     return found
 
 

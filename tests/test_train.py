@@ -13,7 +13,7 @@ from vgg_reference import build
 from vgg_reference.weights import load, read_weights
 from vggbench.errors import StorageError, UsageError, WeightsError
 from vggbench.images import sample
-from vggbench.train import crops, family, loop
+from vggbench.train import crops, family, labelled, loop
 from vggbench.train.initialize import initialize, transfer
 from vggbench.train.recipe import Recipe, drops_from
 
@@ -27,7 +27,7 @@ def pictures(tmp_path_factory):
     """24 training images of the sample set, two classes an image apart, labels as drawn."""
     folder = sample.prepare("train", tmp_path_factory.mktemp("sample"), count=24, workers=1)
     paths = tuple(folder / f"{index:05d}.jpg" for index in range(24))
-    return loop.Labelled(paths, np.arange(24, dtype=np.int64) % 60, 60, "sample-24")
+    return labelled.Labelled(paths, np.arange(24, dtype=np.int64) % 60, 60, "sample-24")
 
 
 def state_of(path):

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from vggbench.cli_common import note, print_json, say
+from vggbench.cli_workers import threads_each
+from vggbench.cli_workers import workers as processes
 
 #: What the sample networks are where the paper's are not: tried sizes that learn on two cores.
 _SAMPLE = {"width": 0.125, "hidden_width": 0.0625, "crop_size": 64, "batch": 32, "input_scale": 1 / 64}
@@ -83,7 +85,11 @@ def train(
     )
     from vggbench import runs_train
 
-    trained = runs_train.train(recipe, data, tuning_data, out, start, images, device, threads, workers)
+    with processes() as group:
+        each = threads_each(group, threads)
+        trained = runs_train.train(recipe, data, tuning_data, out, start, images, device, each, workers, group)
+    if trained is None:
+        return
     last = trained.history[-1]
     if json_output:
         print_json({"weights": str(trained.path), "digest": trained.digest, "history": trained.history})

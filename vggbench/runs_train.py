@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +15,14 @@ from vgg_reference.architectures import UnknownArchitecture, architecture
 from vgg_reference.weights import BadWeights, read_weights
 from vggbench import cache, progress
 from vggbench.backends.pytorch import keep_memory
+from vggbench.distributed import ALONE, Group, sums
 from vggbench.errors import BackendUnavailable, DataError, UsageError, WeightsError
 from vggbench.images import Dataset, open_dataset
 from vggbench.images.folder import fingerprint
 from vggbench.report.curve import curve_page
 from vggbench.train import loop
-from vggbench.train.loop import Labelled
+from vggbench.train.checkpoint import State
+from vggbench.train.labelled import Labelled
 from vggbench.train.recipe import Recipe
 
 #: Without a tuning folder, every tenth image of the stratified order is held out of training.
@@ -44,9 +48,12 @@ def train(
     device: str = "cpu",
     threads: int | None = None,
     workers: int = 0,
-) -> Trained:
-    """Train to the end, or go on with an interrupted run. Raises UsageError, DataError, WeightsError, StorageError."""
+    group: Group = ALONE,
+) -> Trained | None:
+    """Train to the end, or go on with an interrupted run; None on all ranks of the group but 0.
 
+    Raises UsageError, DataError, WeightsError, StorageError.
+    """
     _check_device(device)
     try:
         architecture(recipe.network)
@@ -58,21 +65,38 @@ def train(
     keep_memory()
     if threads:
         torch.set_num_threads(threads)
-    with progress.shown() as report:
-        training, tuning = _sets(data, tuning_data, images, report)
+    with progress.shown(group.rank > 0) as report, _summing(group, device):
+        training, tuning = group.first(lambda: _sets(data, tuning_data, images, report))
 
-        def step(state: loop.State, per_epoch: int) -> None:
+        def step(state: State, per_epoch: int) -> None:
             loss = state.loss_sum / max(state.seen, 1)
             done = state.epoch * per_epoch + state.batch
             detail = f"epoch {state.epoch + 1} of {recipe.epochs}, loss {loss:.3f}"
             report(f"training {recipe.network}", done, recipe.epochs * per_epoch, detail)
 
-        weights = loop.train(recipe, training, tuning, out, start=first, device=device, workers=workers, progress=step)
+        weights = loop.train(
+            recipe, training, tuning, out, start=first, device=device, workers=workers, progress=step, group=group
+        )
+    if group.rank:
+        return None
     if weights is None or weights.path is None:
         raise UsageError("The run ended before its last epoch.")
     history = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
     cache.write_atomic(out / "curve.html", _curve(recipe, history).encode())
     return Trained(Path(weights.path), weights.digest, history)
+
+
+@contextmanager
+def _summing(group: Group, device: str) -> Iterator[None]:
+    """torch's process group, where there are several processes."""
+    if group.alone:
+        yield
+        return
+    sums(group, device)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def _curve(recipe: Recipe, history: list[dict[str, float]]) -> str:

@@ -13,6 +13,7 @@ from vggbench.errors import DataError
 from vggbench.images import Source
 from vggbench.images.decode import BadImage, decode
 from vggbench.protocols import Choices
+from vggbench.train.parallel import rows_of
 from vggbench.train.recipe import Recipe
 from vggbench.views import rescale
 
@@ -121,14 +122,25 @@ def crop_of(pictures: Pictures, recipe: Recipe, drawn: EpochDraws, index: int) -
 
 
 def batches(
-    pictures: Pictures, labels: npt.NDArray[np.int64], recipe: Recipe, colour: Colour, epoch: int, first: int = 0
+    pictures: Pictures,
+    labels: npt.NDArray[np.int64],
+    recipe: Recipe,
+    colour: Colour,
+    epoch: int,
+    first: int = 0,
+    rank: int = 0,
+    world: int = 1,
 ) -> Iterator[tuple[Floats, npt.NDArray[np.int64]]]:
-    """Batches of an epoch from number ``first`` on: inputs (n, 3, crop, crop) and labels. The last may be smaller."""
+    """Batches of an epoch from number ``first`` on: inputs (n, 3, crop, crop) and labels. The last may be smaller.
+
+    Of ``world`` processes each gets its rows of every batch.
+    """
     drawn = draws(recipe, len(pictures), epoch)
     starts = range(first * recipe.batch, len(pictures), recipe.batch)
 
     def batch(start: int) -> tuple[Floats, npt.NDArray[np.int64]]:
         chosen = drawn.order[start : start + recipe.batch]
+        chosen = chosen[rows_of(len(chosen), rank, world)]
         size = recipe.crop_size
         inputs = np.empty((len(chosen), size, size, 3), np.float32)
         for row, index in enumerate(chosen):

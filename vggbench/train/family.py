@@ -25,7 +25,9 @@ from vggbench import cache
 from vggbench.backends.pytorch import keep_memory
 from vggbench.images import sample
 from vggbench.images.sample_drawing import CLASSES
-from vggbench.train.loop import Labelled, State, train
+from vggbench.train.checkpoint import State
+from vggbench.train.labelled import Labelled
+from vggbench.train.loop import train
 from vggbench.train.recipe import Recipe
 
 #: The sample networks: an eighth of the paper's channels, a sixteenth of its hidden units, 64-pixel crops. With the

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
-from vgg_reference.model import LRN_ALPHA, VGG, average_score_map, build
+from vgg_reference.model import LRN_ALPHA, VGG, build
 from vgg_reference.weights import Preprocess, Weights, load, save_weights
-from vggbench.cache import write_atomic
-from vggbench.errors import StorageError, UsageError
-from vggbench.images import Source
+from vggbench.distributed import ALONE, Group
+from vggbench.errors import UsageError
+from vggbench.train import checkpoint, parallel
+from vggbench.train.checkpoint import State
 from vggbench.train.crops import STATISTICS_IMAGES, Colour, Pictures, batches, colour_of
 from vggbench.train.initialize import initialize, transfer
+from vggbench.train.labelled import Labelled
 from vggbench.train.recipe import Recipe
+from vggbench.train.tuning import dense_error
 
 #: Images that "scaled" initialization looks at.
 SCALING_IMAGES = 256
@@ -34,30 +33,6 @@ SCALING_IMAGES = 256
 CHECKPOINT_SECONDS = 120.0
 #: torch's sampling of seeds is shared by all layers, so one number decides every dropout mask.
 _DROPOUT_SEED = 1_000_003
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A training or tuning set: files and labels in a fixed order, and the digest of all of them."""
-
-    paths: tuple[Source, ...]
-    labels: npt.NDArray[np.int64]
-    classes: int
-    fingerprint: str
-
-
-@dataclass
-class State:
-    """Where a run stands; with model, optimizer and generator all that a resumed run needs."""
-
-    epoch: int = 0
-    batch: int = 0
-    drops: int = 0
-    best_error: float = float("inf")
-    stale_epochs: int = 0
-    loss_sum: float = 0.0
-    seen: int = 0
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
 
 #: Called with the state and the number of batches in an epoch after every batch.
@@ -78,12 +53,15 @@ def train(
     workers: int = 0,
     progress: Progress | None = None,
     stop_after_batches: int | None = None,
+    group: Group = ALONE,
 ) -> Weights | None:
     """Train one network and write ``out``/weights.safetensors, curve.jsonl and checkpoint.pt.
 
     tuning steers the learning rate by its dense top-1 error at S (section 3.1's validation accuracy). A directory with
     a checkpoint of the same recipe, data and start is resumed at its last batch; of another one is refused.
-    stop_after_batches ends early, as an interruption would. Returns the weights, or None when stopped early.
+    stop_after_batches ends early, as an interruption would. group: processes that share every batch, whose gradient is
+    one process's; any number of them resumes what another left. Returns the weights, or None when stopped early and on
+    all ranks but 0, which alone writes.
     """
     pictures = Pictures(training.paths, recipe, workers)
     colour = colour_of([pictures.original(i) for i in range(min(STATISTICS_IMAGES, len(pictures)))])
@@ -91,32 +69,45 @@ def train(
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     optimizer = _optimizer(model, recipe)
     identity = _identity(recipe, training, tuning, start)
-    state = _resume(out, identity, model, optimizer)
+    state = checkpoint.resume(out, identity, model, optimizer)
     if state is None:
         state = State()
         _first_weights(model, recipe, pictures, training, colour, start, device)
+    if not group.alone:
+        parallel.share_dropout(model)
+        parallel.same_everywhere(model)
+
+    def save() -> None:
+        if group.rank == 0:
+            checkpoint.save(out, identity, model, optimizer, state)
+
     per_epoch = -(-len(pictures) // recipe.batch)
     saved, done = time.monotonic(), 0
     while state.epoch < recipe.epochs and state.drops <= recipe.drops:
         _prepare_epoch(model, optimizer, recipe, state)
-        for inputs, labels in batches(pictures, training.labels, recipe, colour, state.epoch, state.batch):
+        mine = batches(pictures, training.labels, recipe, colour, state.epoch, state.batch, group.rank, group.world)
+        for inputs, labels in mine:
+            total = min(recipe.batch, len(pictures) - state.batch * recipe.batch)
             torch.manual_seed(_DROPOUT_SEED * (recipe.seed + 1) + state.epoch * per_epoch + state.batch)
-            loss = _step(model, optimizer, inputs, labels, recipe, device)
+            loss = _step(model, optimizer, inputs, labels, recipe, device, total, group)
             state.batch += 1
-            state.loss_sum += loss * len(labels)
-            state.seen += len(labels)
+            state.loss_sum += loss * total
+            state.seen += total
             done += 1
             if progress:
                 progress(state, per_epoch)
             if stop_after_batches is not None and done >= stop_after_batches:
-                _checkpoint(out, identity, model, optimizer, state)
+                save()
                 return None
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _checkpoint(out, identity, model, optimizer, state)
+                save()
                 saved = time.monotonic()
-        _end_epoch(model, recipe, tuning, colour, state, device)
-        _checkpoint(out, identity, model, optimizer, state)
-        _write_curve(out, state)
+        _end_epoch(model, recipe, tuning, colour, state, device, group)
+        save()
+        if group.rank == 0:
+            checkpoint.write_curve(out, state)
+    if group.rank:
+        return None
     weights = Weights(
         name=name or out.name,
         network=recipe.network,
@@ -208,22 +199,35 @@ def _step(
     labels: npt.NDArray[np.int64],
     recipe: Recipe,
     device: str,
+    total: int,
+    group: Group,
 ) -> float:
-    x = torch.from_numpy(inputs).to(device, memory_format=torch.channels_last)
+    """One step on a batch of ``total`` images, of which inputs and labels are this process's; the batch's mean loss."""
     optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=recipe.precision == "bf16"):
-        scores = model(x)
-    loss = functional.cross_entropy(scores.float(), torch.from_numpy(labels).to(device))
-    loss.backward()  # type: ignore[no-untyped-call]
+    parallel.set_rows(model, total, parallel.rows_of(total, group.rank, group.world))
+    value = 0.0
+    if len(labels):
+        x = torch.from_numpy(inputs).to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=recipe.precision == "bf16"):
+            scores = model(x)
+        loss = functional.cross_entropy(scores.float(), torch.from_numpy(labels).to(device))
+        if not group.alone:
+            loss = loss * (len(labels) / total)
+        loss.backward()  # type: ignore[no-untyped-call]
+        value = loss.item()
+    if not group.alone:
+        parallel.sum_gradients([parameter for parameter in model.parameters() if parameter.requires_grad])
+        value = parallel.sum_value(group, value, device)
     optimizer.step()
-    value = loss.item()
     if not np.isfinite(value):
         raise UsageError(f"The loss became {value}. Lower --learning-rate, or start from trained weights.")
     return value
 
 
-def _end_epoch(model: VGG, recipe: Recipe, tuning: Labelled, colour: Colour, state: State, device: str) -> None:
-    error = dense_error(model, recipe, tuning, colour, device)
+def _end_epoch(
+    model: VGG, recipe: Recipe, tuning: Labelled, colour: Colour, state: State, device: str, group: Group
+) -> None:
+    error = dense_error(model, recipe, tuning, colour, device, group)
     state.history.append(
         {
             "epoch": state.epoch + 1,
@@ -237,86 +241,3 @@ def _end_epoch(model: VGG, recipe: Recipe, tuning: Labelled, colour: Colour, sta
     if not recipe.drop_after and state.stale_epochs >= recipe.patience:
         state.drops, state.stale_epochs = state.drops + 1, 0
     state.epoch, state.batch, state.loss_sum, state.seen = state.epoch + 1, 0, 0.0, 0
-
-
-@contextlib.contextmanager
-def _as_dense(model: VGG) -> Iterator[VGG]:
-    pools = [layer for layer in model.features if isinstance(layer, nn.MaxPool2d)]
-    model.eval()
-    model.dense = True
-    for pool in pools:
-        pool.ceil_mode = True
-    try:
-        yield model
-    finally:
-        model.dense = False
-        for pool in pools:
-            pool.ceil_mode = False
-
-
-def dense_error(model: VGG, recipe: Recipe, tuning: Labelled, colour: Colour, device: str = "cpu") -> float:
-    """Top-1 error in percent, dense at the middle of S, without flips: what steers the learning rate."""
-    low, high = recipe.scales
-    middle = (low + high) // 2
-    fixed = dataclasses.replace(recipe, train_scale="256")
-    pictures = Pictures(tuning.paths, fixed, 0)
-    groups: dict[tuple[int, ...], list[tuple[Tensor, int]]] = defaultdict(list)
-    wrong = 0
-    with torch.inference_mode(), _as_dense(model):
-        for index, label in enumerate(tuning.labels):
-            image = pictures.scaled(index, middle)
-            x = (image.astype(np.float32) - colour.mean) * np.float32(recipe.input_scale)
-            group = groups[image.shape]
-            group.append((torch.from_numpy(x).permute(2, 0, 1), int(label)))
-            if len(group) == 32:
-                wrong += _wrong(model, groups.pop(image.shape), recipe, device)
-        wrong += sum(_wrong(model, group, recipe, device) for group in groups.values())
-    return 100.0 * wrong / len(tuning.labels)
-
-
-def _wrong(model: VGG, group: Sequence[tuple[Tensor, int]], recipe: Recipe, device: str) -> int:
-    x = torch.stack([image for image, _ in group]).to(device, memory_format=torch.channels_last)
-    with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=recipe.precision == "bf16"):
-        scores = average_score_map(model(x).float())
-    return int((scores.argmax(1).cpu() != torch.tensor([label for _, label in group])).sum())
-
-
-def _checkpoint(out: Path, identity: dict[str, Any], model: VGG, optimizer: torch.optim.SGD, state: State) -> None:
-    temporary = out / f".checkpoint.{os.getpid()}.tmp"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        torch.save(
-            {
-                "identity": identity,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "state": dataclasses.asdict(state),
-            },
-            temporary,
-        )
-        os.replace(temporary, out / "checkpoint.pt")
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"{out}: cannot write a checkpoint ({error}). Free space or name another --out.") from error
-
-
-def _resume(out: Path, identity: dict[str, Any], model: VGG, optimizer: torch.optim.SGD) -> State | None:
-    path = out / "checkpoint.pt"
-    if not path.exists():
-        return None
-    try:
-        found = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
-    except Exception as error:
-        raise StorageError(
-            f"{path}: cannot be read as a checkpoint ({error}). Remove it or name another --out."
-        ) from error
-    if found["identity"] != identity:
-        differs = [key for key in identity if found["identity"].get(key) != identity[key]]
-        raise UsageError(f"{path}: belongs to another run (differs in {', '.join(differs)}). Name another --out.")
-    model.load_state_dict(found["model"])
-    optimizer.load_state_dict(found["optimizer"])
-    return State(**found["state"])
-
-
-def _write_curve(out: Path, state: State) -> None:
-    write_atomic(out / "curve.jsonl", "".join(json.dumps(row) + "\n" for row in state.history).encode())

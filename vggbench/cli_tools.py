@@ -39,26 +39,38 @@ def data_prepare(
 
 
 def data_describe(
-    data: Annotated[str, typer.Argument(help="A folder of labelled images, or sample.", metavar="DIR|sample")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of labelled images or shards, a tar archive, or sample.", metavar="DIR|TAR|sample"
+        ),
+    ],
     split: Annotated[str, typer.Option(help="Of the sample set: test, tune or train.")] = "test",
     labels: options.Labels = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Only the first N.")] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """What a folder is taken for: layout, classes, images a class, fingerprint."""
+    """What images are taken for: layout, classes, images a class, labels and what was checked of them, fingerprint."""
     from vggbench.runs_inputs import open_images
 
     with progress.shown(quiet or json) as shown:
-        dataset = open_images(data, labels, shown, split)
-    sizes = Counter(image.label for image in dataset.images)
+        dataset = open_images(data, labels, shown, split).first(images)
+    sizes = Counter(label for image in dataset.images for label in image.labels)
     counts = [sizes.get(label, 0) for label in range(len(dataset.classes))]
+    answers = Counter(len(image.labels) for image in dataset.images)
     document = {
         "name": dataset.name,
         "split": dataset.split,
         "layout": dataset.layout,
         "images": len(dataset.images),
+        "total": dataset.total,
         "classes": len(dataset.classes),
         "images_per_class": {"least": min(counts), "most": max(counts)},
+        "classes_without_images": counts.count(0),
+        "labels": dataset.label_set or "one an image",
+        "labels_per_image": {"least": min(answers), "most": max(answers)},
+        "checked": list(dataset.notes),
         "first_classes": list(dataset.classes[:5]),
         "first_images": [{"id": image.id, "label": image.label} for image in dataset.images[:5]],
         "fingerprint": dataset.fingerprint,
@@ -66,11 +78,20 @@ def data_describe(
     if json:
         print_json(document)
         return
-    say(f"{dataset.name} ({dataset.split}): {dataset.layout}")
-    say(f"{len(dataset.images):,} images in {len(dataset.classes):,} classes, {min(counts)} to {max(counts)} a class")
-    say(f"fingerprint {dataset.fingerprint}")
+    empty = f"; {counts.count(0):,} classes without one" if 0 in counts else ""
+    several = f", {min(answers)} to {max(answers)} an image" if max(answers) > 1 else ""
+    part = "" if len(dataset.images) == dataset.total else f" of {dataset.total:,}"
+    say(f"{dataset.name} ({dataset.split})")
+    say(f"  taken for    {dataset.layout}")
+    say(f"  images       {len(dataset.images):,}{part}, {min(counts)} to {max(counts)} of each class{empty}")
+    say(f"  classes      {len(dataset.classes):,}: {', '.join(dataset.classes[:3])}, ...")
+    say(f"  labels       {document['labels']}{several}")
+    for note in dataset.notes:
+        say(f"  checked      {note}")
+    say(f"  fingerprint  {dataset.fingerprint}")
+    say("The first in the order of evaluation; --images N takes the first N, which are even over the classes:")
     for image in dataset.images[:5]:
-        say(f"  {image.id}  is class {image.label}, {dataset.classes[image.label]}")
+        say(f"  {image.id}  is {' or '.join(f'{label} ({dataset.classes[label]})' for label in image.labels)}")
 
 
 def cache_ls(json: options.Json = False) -> None:

@@ -106,6 +106,8 @@ def open_inputs(
 
 def numerics(dataset: Dataset, weights: Weights, asked: Asked, progress: Report = silent) -> list[Record]:
     """One record a variant: its logits and layers against the reference's on every image. Raises any VggbenchError."""
+    if dataset.label_set:
+        raise UsageError(f"{dataset.label_set} labels: errors are compared by one label an image. Leave --labels out.")
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     reference, *others = variants_of(dataset, weights, asked, progress)
     views = Views(dataset, weights, step_of(weights, asked), asked.setting.choices, asked.setting.on_bad)

@@ -75,10 +75,8 @@ def check_labels(labels: Mapping[int, int], where: str) -> str:
         raise DataError(f"{where}: {_diagnosis(labels, known, wrong)}")
     if len(labels) < VAL_IMAGES:
         if not known:
-            return "labels not checked: none of the 20 images whose labels are known is here"
-        return (
-            f"labels checked on the {len(known)} of the first 20 images that are here; an exchange of others is unseen"
-        )
+            return "labels not checked: none of images 1 to 20, whose labels are known, is here"
+        return f"labels of images 1 to 20, which are known, are right in the {len(known)} listed; others not checked"
     counts = Counter(labels.values())
     if any(counts[label] != 50 for label in range(len(CLASSES))):
         least, most = (choose(counts[label] for label in range(len(CLASSES))) for choose in (min, max))

@@ -59,6 +59,49 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def tripwire(session: nox.Session) -> None:
+    """The gate on the project itself: HEAD against the commit before it, in one environment, on any machine.
+
+    25 % is what a shared machine can honestly tell: it catches a mistake that makes everything slower, no more. Not
+    decided counts as passed. Arguments after -- name another commit to compare with.
+    """
+    install(session, "test")
+    ref = session.posargs[0] if session.posargs else "HEAD~1"
+    before = Path(session.create_tmp()).resolve() / "before"
+    if not _commit_is_here(session, ref):
+        session.log(f"{ref} is not in this clone (a shallow one?); there is nothing to compare with.")
+        return
+    shutil.rmtree(before, ignore_errors=True)
+    session.run("git", "worktree", "prune", external=True)
+    session.run("git", "worktree", "add", "--detach", str(before), ref, external=True, silent=True)
+    try:
+        old = {"PYTHONPATH": f"{before}:{before}/reference"}
+        help_ = session.run(
+            "python", "-m", "vggbench", "latency", "--help", env=old, silent=True, success_codes=range(256)
+        )
+        if "--max-seconds" not in str(help_):
+            session.log(f"{ref} has no such `vggbench latency` yet; there is nothing to compare with.")
+            return
+        measure = "-m vggbench latency --network A --weights sample --batch 8 --min-seconds 0.3 --max-seconds 1"
+        sides = {
+            side: f"env PYTHONPATH={tree}:{tree}/reference python {measure}"
+            for side, tree in (("base", before), ("head", HERE))
+        }
+        session.run(
+            *("python", "-m", "vggbench", "ab", "--base", sides["base"], "--head", sides["head"]),
+            *("--out", str(Path(session.create_tmp()).resolve() / "ab"), "--tolerance", "25", "--quiet"),
+            success_codes=[0, 3],
+        )
+    finally:
+        session.run("git", "worktree", "remove", "--force", str(before), external=True)
+
+
+def _commit_is_here(session: nox.Session, ref: str) -> bool:
+    command = ["git", "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"]
+    return bool(session.run(*command, external=True, silent=True, success_codes=[0, 1, 128]))
+
+
+@nox.session
 def family(session: nox.Session) -> None:
     """Trains the sample family anew: hours. Arguments after -- go to the command, as --seeds 0 or --jobs 2."""
     install(session)

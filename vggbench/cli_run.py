@@ -254,11 +254,19 @@ def _show_evaluated(record: Any, counts: dict[str, Any], why: str, out: Path | N
         low, high = summary[f"{name}_interval_percent"]
         percent = summary[f"{name}_error_percent"]
         say(f"{label} error {percent:6.2f} %   95 % interval {low:.2f} to {high:.2f}")
+    for beside in summary["anchors"]:
+        say(f"{beside['kind']}: {beside['who']}, {_published(beside)}; {beside['reason']}")
     if summary["bad"]:
         note(f"{len(summary['bad'])} images were left out, the first: {summary['bad'][0]['id']}")
     say(f"{counts['views_per_second']:.1f} views/s, {counts['cached']:,} image-passes were in the cache")
     if explain:
         show_stages(counts["stages"])
+
+
+def _published(beside: dict[str, Any]) -> str:
+    """Someone's errors in percent, of a row of summary_of()'s anchors."""
+    found = (("top-1", beside["top1_error_percent"]), ("top-5", beside["top5_error_percent"]))
+    return ", ".join(f"{name} {error} %" for name, error in found if error is not None)
 
 
 def report(

@@ -23,6 +23,7 @@ from vggbench.measure.records import accuracy_record
 from vggbench.measure.together import run_passes_together
 from vggbench.progress import Report, silent
 from vggbench.protocols import default_scales, protocol
+from vggbench.report.anchors import verdicts_of
 from vggbench.report.frame import frame
 from vggbench.report.rows import measured
 from vggbench.results import Record, write_output, write_records
@@ -256,6 +257,7 @@ def summary_of(record: Record) -> dict[str, Any]:
         "paper_top1_error_percent": claim.top1_error_percent if claim else None,
         "paper_top5_error_percent": claim.top5_error_percent if claim else None,
         "bad": record.workload.data.get("bad", []),
+        **verdicts_of(record),
     }
 
 

@@ -48,4 +48,5 @@ def _row(each: Measured, claim: paper.Claim | None) -> dict[str, Any]:
         "paper_top5_error_percent": claim.top5_error_percent if claim else None,
         "verdict": judged.kind if judged else None,
         "reason": judged.reason if judged else None,
+        "likely": judged.likely or None if judged else None,
     }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vggbench import paper
-from vggbench.report import ReportContext, charts, numerics, tables
+from vggbench.report import ReportContext, anchors, charts, numerics, tables
 from vggbench.report.precision import EXPECTED_POINTS, missed, precision_rows, what_ran
 from vggbench.report.rows import Measured, anchor_of, class_count, is_imagenet, measured, rank_counts
 from vggbench.report.speed import peak_rows, speed_rows
@@ -249,6 +249,7 @@ def _plain(value: Any) -> str:
 SECTIONS = (
     ("findings", "Findings of the paper", findings),
     ("tables", "Tables 3 to 6: printed and measured", claims),
+    ("anchors", "Other people's figures for these weights", anchors.section),
     ("precision", "Precision and speed", precision),
     ("numerics", "What a precision moves", numerics.section),
     ("others", "Other measurements", others),

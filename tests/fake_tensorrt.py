@@ -28,7 +28,8 @@ SURFACES = {
     path.stem.rpartition("_")[2]: json.loads(path.read_text(encoding="utf-8"))
     for path in sorted(DATA.glob("tensorrt_surface_*.json"))
 }
-VERSIONS = tuple(SURFACES)
+#: One of each of 8.6, 10 and 11; the other recorded ones are held by their names alone.
+MAJORS = ("8.6.0", "10.16.1", "11.0.0")
 
 
 @dataclass

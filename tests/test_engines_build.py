@@ -9,7 +9,7 @@ import logging
 
 import pytest
 from backend_inputs import make
-from fake_tensorrt import DEVICE, VERSIONS, install
+from fake_tensorrt import DEVICE, MAJORS, install
 
 from vggbench import cache
 from vggbench.backends.tensorrt import graph_file
@@ -19,6 +19,7 @@ from vggbench.engines.profile import Profile, profile_for
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.graphs import graph_sha256
 
+DEFAULT = Options()
 PROFILE = Profile((1, 2, 4), (64, 64, 64), (64, 64, 64))
 
 
@@ -32,7 +33,7 @@ def graph_of(precision="fp32"):
         return path
 
 
-def planned(trt, precision="fp32", profile=PROFILE, options=Options(), device=DEVICE, **more):
+def planned(trt, precision="fp32", profile=PROFILE, options=DEFAULT, device=DEVICE, **more):
     graph = graph_of("fp32" if precision == "tf32" else precision)
     root = cache.root()
     return plan_for(trt, graph, graph_sha256(graph), precision, profile, device, root, options, **more)
@@ -42,7 +43,7 @@ def kept():
     return sorted((cache.root() / "engines").glob("*.plan"))
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", MAJORS)
 class TestEveryVersion:
     @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "int8"])
     def test_it_builds_the_graph_of_a_precision(self, version, precision, monkeypatch):
@@ -69,13 +70,11 @@ class TestEveryVersion:
 
     def test_a_graph_that_does_not_parse_and_one_that_does_not_build_are_one_line_each(self, version, monkeypatch):
         trt, _, _ = install(monkeypatch, version, parse="Assertion failed: no importer\nfor operator X")
-        with pytest.raises(
-            BackendUnavailable, match="does not read the fp32 graph.*no importer for operator X"
-        ) as error:
+        with pytest.raises(BackendUnavailable, match=r"does not read.*no importer for operator X") as error:
             planned(trt)
         assert "\n" not in str(error.value)
         trt, _, faults = install(monkeypatch, version, build="Error Code 10: Could not find any implementation")
-        with pytest.raises(BackendUnavailable, match="built no fp32 engine.*any implementation") as error:
+        with pytest.raises(BackendUnavailable, match=r"built no fp32 engine.*any implementation") as error:
             planned(trt)
         assert "\n" not in str(error.value)
         faults.build = "Requested amount of GPU memory (5 bytes) could not be allocated"

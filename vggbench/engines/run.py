@@ -14,7 +14,7 @@ from vggbench.engines import adapter
 from vggbench.engines.buffers import Buffers, Memory, Pinned, Stream, out_of_memory
 from vggbench.engines.logs import collected, create, first_error, logger
 from vggbench.engines.profile import Profile, Range
-from vggbench.errors import BackendUnavailable, VggbenchError
+from vggbench.errors import BackendUnavailable
 
 AnyArray = npt.NDArray[Any]
 #: By the names of trt.DataType's members; trt.nptype of 8.6 does not work with a numpy from 1.24 on.
@@ -23,10 +23,8 @@ _TYPES = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "INT32": np.
 _SLOTS = 2
 
 
-class PlanRefused(VggbenchError):
+class PlanRefused(BackendUnavailable):
     """TensorRT does not take a plan: of another version or GPU, or damaged. It can be built anew."""
-
-    exit_code = 6
 
 
 @dataclass(frozen=True)

@@ -199,9 +199,9 @@ def _validation(layout: Layout, is_listed: bool) -> Layout:
         other = by_number[imagenet.val_number(twice.id) or 0]
         raise DataError(f"{layout.root}: {twice.id!r} and {other.id!r} are the same image by their names. Keep one.")
     notes = layout.notes
-    if layout.label_set == "" and layout.classes[:1] and len(layout.classes) == len(imagenet.CLASSES):
+    if layout.label_set == "" and len(layout.classes) == len(imagenet.CLASSES):
         labels = layout.truth or dict(zip(numbers, layout.labels, strict=True))
-        notes = (*notes, imagenet.check_labels(labels, str(layout.root)))
+        notes = (*notes, imagenet.check_labels(labels, layout.truth_file or str(layout.root)))
     if not is_listed:
         _check_numbers(set(numbers), layout.root)
     words = layout.words

@@ -76,7 +76,7 @@ def listed(tree: Tree, path: Path, own: bool) -> Layout:
     unlisted = len(tree.images) - len(files)
     tree.others = [name for name in tree.others if name != path.name]
     words = f"images with the list {path.name}: {labelled.note}{tree.left_out(unlisted)}"
-    return Layout(tree.root, words, classes, files, labels, boxes=boxes, truth=truth)
+    return Layout(tree.root, words, classes, files, labels, boxes=boxes, truth=truth, truth_file=str(path))
 
 
 def _number(row: Row) -> int | None:
@@ -125,7 +125,7 @@ def numbered(tree: Tree, truth: Truth) -> Layout:
             )
         labels.append(truth.labels[number])
     words = f"ImageNet's flat validation images with {truth.words}{tree.left_out()}"
-    return Layout(tree.root, words, imagenet.CLASSES, tree.images, labels, truth=truth.labels)
+    return Layout(tree.root, words, imagenet.CLASSES, tree.images, labels, truth=truth.labels, truth_file=truth.where)
 
 
 def with_real(tree: Tree, path: Path) -> Layout:

@@ -76,8 +76,8 @@ class Layout:
     """Files and their labels, not yet ordered.
 
     split: "train", "val", "test" where a folder's name says so. truth: validation image's number -> label, of more
-    images than are here. also: further right labels of each file (ReaL). label_set: "ReaL" or "". notes: what was
-    checked, in sentences.
+    images than are here, from truth_file. also: further right labels of each file (ReaL). label_set: "ReaL" or "".
+    notes: what was checked, in sentences.
     """
 
     root: Path
@@ -89,6 +89,7 @@ class Layout:
     boxes: dict[str, Box] = field(default_factory=dict)
     name: str | None = None
     truth: Mapping[int, int] = field(default_factory=dict)
+    truth_file: str = ""
     also: list[tuple[int, ...]] | None = None
     label_set: str = ""
     notes: tuple[str, ...] = ()

@@ -88,7 +88,7 @@ def _order_beside(folder: Path) -> tuple[Sequence[str], str]:
             words = [line.split() for line in read_text(place / "map_clsloc.txt").split("\n") if line.strip()]
             found = {int(line[1]): line[0] for line in words if len(line) > 1 and line[1].isdigit()}
             return _known_order(str(place / "map_clsloc.txt"), found), "map_clsloc.txt"
-    return imagenet.DEVKIT, "the order of the devkit, as no meta.mat lies beside it"
+    return imagenet.DEVKIT, "the devkit's known order (no meta.mat lies beside it)"
 
 
 def from_meta(where: str, source: Path | BytesIO) -> dict[int, str]:
@@ -130,7 +130,7 @@ def _from_archive(path: Path) -> Truth:
     files = {e.name.rpartition("/")[2]: data[e.offset : e.offset + e.size] for e in entries}
     if GROUND_TRUTH not in files:
         raise DataError(f"{path}: holds no {GROUND_TRUTH}. Download it anew.")
-    order: tuple[Sequence[str], str] = (imagenet.DEVKIT, "the order of the devkit, as no meta.mat lies in it")
+    order: tuple[Sequence[str], str] = (imagenet.DEVKIT, "the devkit's known order (no meta.mat lies in it)")
     if "meta.mat" in files:
         where = f"{path}: meta.mat"
         order = _known_order(where, from_meta(where, BytesIO(files["meta.mat"]))), "meta.mat"

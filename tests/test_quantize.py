@@ -297,8 +297,8 @@ def test_the_tensors_of_two_batches_at_most_are_alive(dataset, root, monkeypatch
 
 def test_images_are_decoded_only_a_few_ahead(dataset, monkeypatch):
     many = reordered(dataset, [index % COUNT for index in range(200)])
-    read, original = [], quantize_images._read
-    monkeypatch.setattr(quantize_images, "_read", lambda *arguments: read.append(1) or original(*arguments))
+    read, original = [], quantize_images.read_image
+    monkeypatch.setattr(quantize_images, "read_image", lambda *arguments: read.append(1) or original(*arguments))
     used = quantize_images.Used()
     step = Pass("crop", 40, "center", False)
     batches = quantize_images.input_batches(many, WEIGHTS, step, Choices(), 2, "stop", used, lambda *_: None)

@@ -104,7 +104,8 @@ def install(monkeypatch, version, memory_bytes=1 << 34, **faults):
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda.module())
     monkeypatch.setattr(buffers, "PROVIDERS", {"cuda-python": "vggbench.engines.buffers_cuda"})
     monkeypatch.setattr(environment, "has_cuda", lambda: True)
-    monkeypatch.setattr(backend, "first_device", lambda: DEVICE)
+    for module in (backend, logs):
+        monkeypatch.setattr(module, "first_device", lambda: DEVICE)
     buffers_cuda._cuda.cache_clear()
     logs.logger.cache_clear()
     return trt, cuda, wrong

@@ -22,7 +22,7 @@ from vggbench import precisions as table
 from vggbench.backends import Array, check_images, check_scores, default_threads, describe, offered
 from vggbench.engines import adapter, buffers, layers
 from vggbench.engines.build import Options, Report, log_steps
-from vggbench.engines.device import Device, first_device
+from vggbench.engines.device import NO_DRIVER, Device, first_device
 from vggbench.engines.logs import LOG
 from vggbench.engines.plans import Plan, plan_for
 from vggbench.engines.profile import Profile, profile_for
@@ -35,10 +35,6 @@ from vggbench.ranges import quantized_inputs
 from vggbench.variants import Variant
 
 _NO_CPU = "TensorRT has no CPU device"
-_NO_DRIVER = (
-    "TensorRT needs an NVIDIA GPU and its driver, and no driver with a device is here. On a machine with a GPU install "
-    "NVIDIA's driver and look: nvidia-smi"
-)
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ def available() -> str | None:
     except Exception as error:  # a broken installation raises what it likes
         return f"TensorRT does not load ({_line(error)}). Install it with: pip install 'vggbench[tensorrt]'"
     if not environment.has_cuda():
-        return _NO_DRIVER
+        return NO_DRIVER
     why = buffers.missing()
     return (
         f"TensorRT needs a library to hold its buffers ({why}). Install one with: pip install cuda-python"
@@ -92,7 +88,7 @@ def precisions(device: str) -> dict[str, str | None]:
     """Precision -> None, or why not here."""
     if device == "cpu" or not environment.has_cuda():
         found = offered("tensorrt", "cpu")
-        return found if device == "cpu" else dict.fromkeys(found, _NO_DRIVER)
+        return found if device == "cpu" else dict.fromkeys(found, NO_DRIVER)
     trt, gpu = load(), first_device()
     found = {name: why or adapter.why_not(trt, name) for name, why in offered("tensorrt", "cuda").items()}
     for name in found:
@@ -187,7 +183,7 @@ def opened(
     """A runner of the graph's engine, kept or built, and what its record says."""
     device = first_device()
     if device is None:
-        raise BackendUnavailable(_NO_DRIVER)
+        raise BackendUnavailable(NO_DRIVER)
     name, provided = buffers.provider(settings.buffers)
     root, sha = cache.root() if settings.cached else None, graph_sha256(graph)
 

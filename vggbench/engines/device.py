@@ -10,6 +10,11 @@ from pathlib import Path
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
+NO_DRIVER = (
+    "TensorRT needs an NVIDIA GPU and its driver, and no driver with a device is here. On a machine with a GPU install "
+    "NVIDIA's driver and look: nvidia-smi"
+)
+
 
 @dataclass(frozen=True)
 class Device:

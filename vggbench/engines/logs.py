@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from vggbench.engines.device import NO_DRIVER, first_device
 from vggbench.errors import BackendUnavailable
 
 #: What the engines themselves say: a plan rebuilt, a cache that takes nothing.
@@ -47,7 +48,12 @@ def logger(trt: Any) -> Any:
 
 
 def create(trt: Any, kind: Any, *arguments: Any) -> Any:
-    """An object of TensorRT's. Raises BackendUnavailable where it makes none, for which the binding has a TypeError."""
+    """An object of TensorRT's, asked for only where there is a driver: without one, 8.6's Runtime ends the process.
+
+    Raises BackendUnavailable without a driver, and where TensorRT makes none, for which the binding has a TypeError.
+    """
+    if first_device() is None:
+        raise BackendUnavailable(NO_DRIVER)
     with collected() as errors:
         try:
             return kind(*arguments)

@@ -13,6 +13,7 @@ from vggbench import (
     cli_check,
     cli_export,
     cli_gate,
+    cli_gpu,
     cli_history,
     cli_latency,
     cli_numerics,
@@ -86,6 +87,7 @@ _cache.command("prune")(guarded(cli_tools.cache_prune))
 app.command("compare")(guarded(cli_gate.compare))
 app.command("gate")(guarded(cli_gate.gate))
 app.command("ab")(guarded(cli_gate.ab))
+app.command("gpu")(guarded(cli_gpu.gpu))
 app.command("doctor")(guarded(cli_tools.doctor))
 
 

@@ -15,6 +15,7 @@ from vggbench.cli_common import note, print_json, say
 from vggbench.errors import UsageError
 
 _RUN = "How it is measured"
+_GPU = "On a GPU"
 _LIST = "commas between several"
 
 
@@ -51,6 +52,21 @@ def latency(
     calibration: Annotated[
         Path | None, typer.Option(help="Ranges for int8 (default: of 16 sample images).", metavar="FILE")
     ] = None,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Every backend and precision here, batches 1, 8, 32 and 128.")
+    ] = False,
+    like: Annotated[
+        str | None, typer.Option(help="Time as trtexec-10 or trtexec-11 does by default.", rich_help_panel=_GPU)
+    ] = None,
+    cuda_graph: Annotated[
+        bool | None, typer.Option(help="Launch a CUDA graph (default: each backend's habit).", rich_help_panel=_GPU)
+    ] = None,
+    transfers: Annotated[
+        str | None, typer.Option(help="Within a call's time: none, in, out or both.", rich_help_panel=_GPU)
+    ] = None,
+    check_trtexec: Annotated[
+        bool, typer.Option("--check-trtexec", help="Also run trtexec on each engine.", rich_help_panel=_GPU)
+    ] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
     out: Annotated[Path | None, typer.Option(help="Also write the records here.", metavar="FILE.jsonl")] = None,
@@ -62,8 +78,12 @@ def latency(
     Without options: VGG-16 at 224 pixels, FP32, batch 1, on the fastest backend here. Interrupted, the same command
     goes on where it stopped.
     """
-    from vggbench import runs_latency
+    from vggbench import cli_gpu, runs_latency
 
+    mode = cli_gpu.mode_of(like, cuda_graph, transfers)
+    program = cli_gpu.trtexec_for(backend, peers) if check_trtexec else None
+    if like:
+        min_iterations, min_seconds, max_seconds = cli_gpu.like_limits()
     request = runs_latency.Request(
         network=network,
         weights=weights,
@@ -80,10 +100,14 @@ def latency(
         min_iterations=min_iterations,
         calibration=calibration,
         peak=peak,
+        mode=mode,
     )
+    if peers:
+        request = cli_gpu.with_peers(request)
     with progress.shown(quiet or json) as report_progress:
         timing = runs_latency.latency(request, out, report_progress)
-    _show(timing, json)
+    compared = cli_gpu.compared(timing.records, program)
+    _show(timing, json, compared, peers)
     if out is not None and not json:
         say(f"\nThe records: {out}")
 
@@ -142,16 +166,19 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[-1])
 
 
-def _show(timing: Any, json: bool) -> None:
+def _show(timing: Any, json: bool, compared: list[Any], peers: bool) -> None:
+    from vggbench import cli_gpu
     from vggbench.runs_latency_rows import doubts, rows_of
+    from vggbench.runs_peers import peer_rows
 
-    rows = rows_of(timing.records)
+    rows = peer_rows(timing.records) if peers else rows_of(timing.records)
     peaks = [record for record in timing.records if record.kind == "peak"]
     if json:
         rows = [{key: None if value == math.inf else value for key, value in row.items()} for row in rows]
         print_json(
             {
                 "rows": rows,
+                "trtexec": cli_gpu.as_documents(compared),
                 "died": timing.died,
                 "notes": timing.notes,
                 "backends": timing.plan.reasons,
@@ -168,7 +195,9 @@ def _show(timing: Any, json: bool) -> None:
     for reason in plan.reasons:
         say(textwrap.fill(reason, 100))
     say("")
-    for line in _table(rows):
+    for line in cli_gpu.peer_table(rows) if peers else _table(rows):
+        say(line)
+    for line in (*cli_gpu.mode_lines(rows), *cli_gpu.compared_lines(compared)):
         say(line)
     say("")
     for row in rows:
@@ -195,16 +224,21 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
                 row["precision"],
                 row["backend"],
                 str(row["batch"]),
-                _figure(row["images_per_second"]),
-                f"{_figure(low_high[0])}-{_figure(low_high[1])}" if low_high else "-",
-                _figure(1000 * row["median_seconds"]),
+                figure(row["images_per_second"]),
+                f"{figure(low_high[0])}-{figure(low_high[1])}" if low_high else "-",
+                figure(1000 * row["median_seconds"]),
                 *(_milliseconds(row["percentile_seconds"].get(name)) for name in tails),
                 f"{100 * row['coefficient_of_variation']:.1f}",
                 f"{row['ratio_to_fp32']:.2f}" if row["ratio_to_fp32"] else "-",
                 f"{100 * row['share_of_peak']:.0f}" if row["share_of_peak"] else "-",
             ]
         )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return aligned(lines)
+
+
+def aligned(lines: list[list[str]]) -> list[str]:
+    """Columns of text, the first two to the left."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return [
         " ".join(
             text.ljust(width) if column < 2 else text.rjust(width)
@@ -215,10 +249,12 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _peak_lines(records: list[Any]) -> list[str]:
-    from vggbench.shares import operations_per_second
+    from vggbench.shares import COPY, operations_per_second
 
     return [
-        f"{record.peak.precision} peak: {operations_per_second(record) / 1e9:,.0f} billion operations/s by "
+        f"memory: {operations_per_second(record) / 1e9:,.1f} GB/s read and written by {record.peak.library}"
+        if record.peak.precision == COPY
+        else f"{record.peak.precision} peak: {operations_per_second(record) / 1e9:,.0f} billion operations/s by "
         f"{record.peak.library}, {record.peak.m} x {record.peak.k} x {record.peak.n}, {record.peak.threads} threads"
         for record in records
     ]
@@ -242,10 +278,10 @@ def _cold(row: dict[str, Any]) -> str:
 
 
 def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else _figure(1000 * seconds)
+    return "-" if seconds is None else figure(1000 * seconds)
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
     """Four significant digits, no exponent."""
     digits = 0 if value <= 0 else max(0, 3 - math.floor(math.log10(value)))
     return f"{value:.{min(digits, 4)}f}"

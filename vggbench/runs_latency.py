@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,15 @@ from vggbench import environment, precisions, runs_inputs
 from vggbench.backends import default_threads, resolve_device
 from vggbench.errors import BackendUnavailable, CalibrationError, UsageError
 from vggbench.measure.latency import MIN_ITERATIONS, SCENARIOS
+from vggbench.modes import Mode
 from vggbench.progress import Report, silent
 from vggbench.ranges import Quantization, Ranges, read_ranges
 from vggbench.results import Record, write_records
 from vggbench.runs_fresh import WorkerDied, in_fresh_process
 from vggbench.runs_kept import Kept, keep
-from vggbench.runs_peak import has_cuda, time_peak
+from vggbench.runs_peak import has_cuda, time_copy, time_peak
 from vggbench.runs_timing import Task, time_variant
-from vggbench.shares import arithmetic_of
+from vggbench.shares import COPY, arithmetic_of
 from vggbench.variants import Variant, digest_of
 
 #: Images that INT8's ranges are taken from where no file is given: they hardly change how fast it runs.
@@ -39,6 +41,8 @@ class Request:
     """What `latency` was asked for. backends: "auto" takes the fastest one here; size: (h, w) in pixels or the crop.
 
     batches: empty takes the scenario's. max_seconds: where the median is not settled by then; None: twice the least.
+    mode: of a GPU's calls, None leaves it to each session. pairs: (precision, backend) in place of precisions x
+    backends; those that cannot run here are left out and named.
     """
 
     network: str = "D"
@@ -56,6 +60,8 @@ class Request:
     min_iterations: int = MIN_ITERATIONS
     calibration: Path | None = None
     peak: bool = True
+    mode: Mode | None = None
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,8 @@ def latency(
 
 def plan_of(request: Request, progress: Report = silent) -> Plan:
     """Every mistake in the asking is found here. Raises UsageError, BackendUnavailable, WeightsError."""
+    if request.mode is not None and not _on_gpu(request.device):
+        raise UsageError("CUDA graphs, transfers and trtexec's definitions are a GPU's, and this runs on the CPU.")
     if request.scenario not in SCENARIOS:
         raise UsageError(f"No scenario {request.scenario!r}. Known: {', '.join(SCENARIOS)}.")
     weights = runs_inputs.weights_of(request.weights, request.network, None, None)
@@ -157,27 +165,27 @@ def _settings(request: Request) -> tuple[list[runs_inputs.Setting], tuple[str, .
     """A setting for each precision and backend; of several backends those that cannot are left out and named."""
     found: list[runs_inputs.Setting] = []
     reasons, refused = [], []
-    for precision in request.precisions:
-        for backend in request.backends:
-            try:
-                setting = runs_inputs.setting(
-                    backend=None if backend == "auto" else backend,
-                    precision=precision,
-                    device=request.device,
-                    threads=request.threads,
-                )
-            except BackendUnavailable as error:
-                if len(request.backends) == 1:
-                    raise
-                refused.append(str(error))
-                continue
-            if setting not in found:
-                found.append(setting)
-            if setting.why:
-                reasons.append(setting.why)
+    pairs = request.pairs or tuple(itertools.product(request.precisions, request.backends))
+    for precision, backend in pairs:
+        try:
+            setting = runs_inputs.setting(
+                backend=None if backend == "auto" else backend,
+                precision=precision,
+                device=request.device,
+                threads=request.threads,
+            )
+        except BackendUnavailable as error:
+            if len(request.backends) == 1 and not request.pairs:
+                raise
+            refused.append(str(error))
+            continue
+        if setting not in found:
+            found.append(setting)
+        if setting.why:
+            reasons.append(setting.why)
     if not found:
         raise BackendUnavailable(" ".join(refused))
-    return found, (*dict.fromkeys(reasons), *refused)
+    return found, (*dict.fromkeys(reasons), *dict.fromkeys(refused))
 
 
 def _quantization(weights: Weights, request: Request, progress: Report) -> Quantization:
@@ -207,16 +215,22 @@ def _steps(plan: Plan) -> list[tuple[int, Variant | str]]:
     peaks = dict.fromkeys(_arithmetic(variant, plan.request.device) for variant in plan.variants)
     if not plan.request.peak:
         peaks = {}
+    if plan.request.pairs and plan.request.peak and 1 in plan.batches:
+        peaks[COPY] = None  # the floor under a call of one image
     turn: list[Variant | str] = [*peaks, *plan.variants]
     return [(process, what) for process in range(1, plan.request.processes + 1) for what in turn]
 
 
 def _arithmetic(variant: Variant, device: str) -> str:
     """The type that will multiply, which is not the precision where the CPU lacks it."""
-    place = "cuda" if resolve_device(device, has_cuda()).startswith("cuda") else "cpu"
+    place = "cuda" if _on_gpu(device) else "cpu"
     row = precisions.find(variant.precision, variant.backend, place)
     said = precisions.arithmetic(row) if isinstance(row, precisions.Row) else ""
     return arithmetic_of(said) or variant.precision
+
+
+def _on_gpu(device: str) -> bool:
+    return resolve_device(device, has_cuda()).startswith("cuda")
 
 
 def _name(what: Variant | str) -> str:
@@ -234,6 +248,8 @@ def _run(
     """Raises WorkerDied."""
     if isinstance(what, Variant):
         return in_fresh_process(work, _task(plan, what, process, here))
+    if what == COPY:
+        return in_fresh_process(time_copy, plan.threads, PEAK_SECONDS, plan.request.device, here, process)
     before = [record for record in kept.records if record.peak is not None and record.peak.precision == what]
     return in_fresh_process(time_peak, what, plan.threads, PEAK_SECONDS, plan.request.device, here, process, before[:1])
 
@@ -252,6 +268,7 @@ def _task(plan: Plan, variant: Variant, process: int, here: dict[str, Any]) -> T
         min_iterations=request.min_iterations,
         process=process,
         environment=here,
+        mode=request.mode,
     )
 
 

@@ -80,6 +80,7 @@ def _row(records: list[Record], peaks: Sequence[Record]) -> dict[str, Any]:
         "peak_operations_per_second": max(map(operations_per_second, fits)) if fits else None,
         "peak_library": fits[0].peak.library if fits and fits[0].peak else None,
         "calibration_images": run.calibration.get("images"),
+        "mode": mode_of(first),
         **{name: found for name in _MEDIANS if (found := _median_condition(records, name)) is not None},
         "remarks": _remarks(records),
     }
@@ -131,7 +132,18 @@ def _identity(record: Record) -> tuple[Any, ...]:
         work.batch,
         tuple(work.size or ()),
         work.scenario,
+        mode_of(record),
     )
+
+
+def mode_of(record: Record) -> str:
+    """What lay within a call's time, in words."""
+    session, clock = record.networks[0].session, str(record.conditions.get("clock", ""))
+    if "wait" not in session:
+        return f"{clock}; transfers: {session.get('transfers', 'host to host')}"
+    graph = session.get("cuda_graph", "off")
+    waits = f"{session['wait']}, {session['in_flight']} in flight"
+    return f"{clock}; transfers: {session['transfers']}; CUDA graph: {graph}; {waits}"
 
 
 def _base(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -88,6 +88,18 @@ def time_peak(
     ]
 
 
+def time_copy(
+    threads: int, seconds: float, device: str, here: dict[str, Any], process: int, size: int | None = None
+) -> list[Record]:
+    """In the fresh process: the bandwidth of a copy within the device's memory. size: bytes, None for the device's."""
+    from vggbench.backends import resolve_device
+    from vggbench.measure.bandwidth import copy_record, time_copies
+
+    place = resolve_device(device, has_cuda())
+    samples, library, copied = time_copies(place, threads, seconds, size)
+    return [copy_record(samples, library, copied, threads, place, environment=here, process=process)]
+
+
 def has_cuda() -> bool:
     """Whether torch can use a CUDA device; the driver is asked first, for it answers without importing torch."""
     if not environment.has_cuda():

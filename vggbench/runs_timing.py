@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from vggbench.backends import Session, open_session
+from vggbench.backends import Session, made_for_a_batch, open_for, open_session
 from vggbench.measure import conditions
-from vggbench.measure.latency import MIN_ITERATIONS, MIN_SECONDS, WARMUP_SECONDS, clock_of, measure_latency
+from vggbench.measure.latency import MIN_ITERATIONS, MIN_SECONDS, WARMUP_SECONDS, Moded, clock_of, measure_latency
 from vggbench.measure.records import latency_record
+from vggbench.modes import Mode
 from vggbench.results import Record
 from vggbench.samples import relative_standard_error
 from vggbench.variants import Variant
@@ -19,7 +20,10 @@ from vggbench.variants import Variant
 
 @dataclass(frozen=True)
 class Task:
-    """A variant and how it is timed. size: (h, w) in pixels; process: its number, from 1."""
+    """A variant and how it is timed. size: (h, w) in pixels; process: its number, from 1.
+
+    mode: None leaves it to the session; one without a choice (on a CPU) is timed from host memory to host memory.
+    """
 
     variant: Variant
     batches: tuple[int, ...]
@@ -32,10 +36,16 @@ class Task:
     min_iterations: int = MIN_ITERATIONS
     process: int = 1
     environment: dict[str, Any] = field(default_factory=dict)
+    mode: Mode | None = None
 
 
 def time_variant(task: Task) -> list[Record]:
-    """A record a batch, on a session of its own. Raises WeightsError, BackendUnavailable."""
+    """A record a batch, on a session of its own, or on one each where engines are made for a batch.
+
+    Raises WeightsError, BackendUnavailable.
+    """
+    if made_for_a_batch(task.variant.backend):
+        return [record for batch in task.batches for record in _time_engine(task, batch)]
     before = time.perf_counter()
     session = open_session(task.variant, task.device, task.threads)
     try:
@@ -44,8 +54,19 @@ def time_variant(task: Task) -> list[Record]:
         session.close()
 
 
+def _time_engine(task: Task, batch: int) -> list[Record]:
+    before = time.perf_counter()
+    session = open_for(task.variant, task.device, task.threads, batch, task.size)
+    try:
+        return time_session(session, replace(task, batches=(batch,)), time.perf_counter() - before)
+    finally:
+        session.close()
+
+
 def time_session(session: Session, task: Task, open_seconds: float) -> list[Record]:
     """A record a batch, on an open session; the first call of the first batch is the session's first."""
+    if task.mode is not None and isinstance(session, Moded):
+        session.use(task.mode)
     around = {
         "clock": clock_of(session),
         "open_seconds": open_seconds,

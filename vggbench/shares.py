@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from vgg_reference.architectures import architecture, count_macs, dense_macs
+from vgg_reference.architectures import architecture, count_macs, count_parameters, dense_macs
 from vggbench.results import NetworkRun, Record
 from vggbench.samples import images_per_second, median
 
 #: What makes two records of one machine; on a GPU the GPU, else the CPU and the cores that may be used.
 _GPU, _CPU = ("gpu",), ("cpu", "cores", "logical_cpus")
+#: Precision of a peak record that is no product: a copy in memory, its "operations" bytes read and written.
+COPY = "copy"
+_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 _SIZE = ("width", "hidden_width", "num_classes", "crop_size")
 
 
@@ -62,6 +65,29 @@ def share(latency: Record, peaks: Sequence[Record]) -> float | None:
     if not fits:
         return None
     return speed(latency) * 2 * macs_per_image(latency) / max(map(operations_per_second, fits))
+
+
+def weight_bytes(latency: Record) -> int:
+    """Bytes of the weights of a latency record's network as they are kept; biases count as the weights do."""
+    (run,) = latency.networks
+    size = {name: run.weights[name] for name in _SIZE if run.weights.get(name) is not None}
+    count = count_parameters(architecture(run.network, bool(run.weights.get("batch_norm"))), **size)
+    kept = re.match("|".join(_BYTES), str(run.session.get("weights_stored", run.precision)))
+    return count * _BYTES[kept[0] if kept else "fp32"]
+
+
+def floor_seconds(latency: Record, peaks: Sequence[Record]) -> float | None:
+    """The least that a call can take whose weights all come from memory: their bytes over the copy bandwidth.
+
+    Of the fastest copy on the same device; None where none was measured.
+    """
+    device = latency.networks[0].session.get("device")
+    copies = [
+        operations_per_second(each)
+        for each in peaks
+        if each.peak is not None and each.peak.precision == COPY and each.conditions.get("device") == device
+    ]
+    return weight_bytes(latency) / max(copies) if copies else None
 
 
 def arithmetic(run: NetworkRun) -> str:

@@ -33,7 +33,7 @@ CHECKED = ("2.11", "2.14")
 
 
 def available() -> str | None:
-    """None, or one line: what is missing and how to get it. On a CPU build of torch importing it is an AssertionError."""
+    """None, or one line: what is missing and how to get it. On a CPU build of torch its import fails by an assertion."""
     if not environment.has_cuda():
         return f"torch-tensorrt needs an NVIDIA driver with a device, and there is none here. {_INSTALL}"
     try:

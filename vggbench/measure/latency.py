@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from vggbench.backends import Array, Session
+from vggbench.modes import Mode
 from vggbench.results import Samples
 from vggbench.samples import SMALL_ERROR, relative_standard_error
 
@@ -31,6 +32,13 @@ class Timed(Protocol):
     """
 
     def time_calls(self, images: Array, calls: int, back_to_back: bool) -> list[float]: ...
+
+
+@runtime_checkable
+class Moded(Protocol):
+    """What a session that times itself may offer too: a choice of what lies within a call's time, said in its info."""
+
+    def use(self, mode: Mode) -> None: ...
 
 
 def random_input(batch: int, size: tuple[int, int], seed: int = 0) -> Array:

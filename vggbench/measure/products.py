@@ -64,6 +64,21 @@ def torch_int_mm(device: str = "cpu") -> Maker:
     return make
 
 
+def torch_scaled_mm(device: str) -> Maker:
+    """E4M3 x E4M3 -> bf16 by torch, one scale a matrix."""
+
+    def make(shape: Shape, threads: int) -> Call:
+        import torch
+
+        m, k, n = shape
+        a = torch.randn(m, k, device=device).to(torch.float8_e4m3fn)
+        b = torch.randn(n, k, device=device).to(torch.float8_e4m3fn).t()
+        one = torch.ones((), device=device)
+        return _waiting(lambda: torch._scaled_mm(a, b, scale_a=one, scale_b=one, out_dtype=torch.bfloat16), device)
+
+    return make
+
+
 def torch_qlinear(shape: Shape, threads: int) -> Call:
     """oneDNN's uint8 x int8 through torch, weights prepacked, requantized to uint8."""
     import torch
@@ -216,4 +231,5 @@ ON_CUDA: dict[str, dict[str, Maker]] = {
     "bf16": {"torch mm": torch_mm("bfloat16", "cuda:0")},
     "fp16": {"torch mm": torch_mm("float16", "cuda:0")},
     "int8": {"torch _int_mm": torch_int_mm("cuda:0")},
+    "fp8": {"torch _scaled_mm": torch_scaled_mm("cuda:0")},
 }

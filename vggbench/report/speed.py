@@ -76,7 +76,7 @@ def peak_rows(records: Sequence[Record]) -> list[PeakRow]:
     """One row a peak record, the fastest of each precision and number of threads."""
     best: dict[tuple[str, int], Record] = {}
     for record in records:
-        if record.peak is not None and record.samples.values:
+        if record.peak is not None and record.peak.precision != shares.COPY and record.samples.values:
             key = (record.peak.precision, record.peak.threads)
             if key not in best or shares.operations_per_second(record) > shares.operations_per_second(best[key]):
                 best[key] = record

@@ -1,0 +1,191 @@
+"""What `vggbench gpu` does, as a list of steps: peaks, timings, numerics, opening and closing."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+from vgg_reference.weights import Weights
+from vggbench import environment, runs_inputs
+from vggbench.backends import default_threads, resolve_device
+from vggbench.precisions import QUANTIZED
+from vggbench.ranges import Quantization
+from vggbench.results import Record
+from vggbench.runs_fresh import in_fresh_process
+from vggbench.runs_gpu import NETWORKS, Request, Step
+from vggbench.runs_peak import has_cuda, time_copy, time_peak
+from vggbench.runs_peers import peers
+from vggbench.runs_timing import Task, time_variant
+from vggbench.variants import Variant
+
+PEAKS = {"cuda": ("fp32", "tf32", "fp16", "bf16", "int8", "fp8"), "cpu": ("fp32", "bf16", "int8")}
+#: A peak's product and a copy are timed so long.
+PEAK_SECONDS = 1.0
+#: Openings of one engine; memory is looked at after the first few, when libraries have what they keep, and at the end.
+OPENINGS, SETTLED = 100, 5
+#: Networks of the sample family whose engines are checked against FP32.
+CHECKED = ("A", "A-LRN", "B", "C", "D", "E")
+#: Ranges for what is only timed: they hardly change its speed.
+TIMED_IMAGES = 16
+
+
+def steps_of(request: Request) -> list[Step]:
+    """In the order of what a short run should not miss."""
+    device = resolve_device(request.device, has_cuda())
+    kind, threads = device.split(":")[0], request.threads or default_threads()
+    here = environment.environment()
+    steps = [Step("copy bandwidth", functools.partial(_copy, request, threads, here))]
+    steps += [Step(f"peak {name}", functools.partial(_peak, name, request, threads, here)) for name in PEAKS[kind]]
+    timed = [
+        (network, precision, backend) for network in NETWORKS[request.networks] for precision, backend in peers(device)
+    ]
+    steps += [_time(request, *each, threads, here) for each in timed]
+    checked = list(
+        dict.fromkeys((p, b) for p, b in peers(device) if p != "fp32" or b in ("tensorrt", "torch-tensorrt"))
+    )
+    steps += [
+        Step(f"numerics {network} {p} {b}", functools.partial(_numerics, request, network, p, b), ((p, b),))
+        for network in CHECKED
+        for p, b in checked
+    ]
+    for backend in ("tensorrt", "torch-tensorrt") if kind == "cuda" else ():
+        name = f"int8 of {backend} beside the CPU's"
+        steps.append(Step(name, functools.partial(_beside_the_cpu, request, backend), (("int8", backend),)))
+    engine = "tensorrt" if kind == "cuda" else "onnxruntime"
+    for name, work in (("open again", _again), ("open and close", _open_and_close)):
+        precision = "fp16" if kind == "cuda" else "fp32"
+        steps.append(
+            Step(
+                f"{name} {engine}",
+                functools.partial(work, request, engine, precision, threads, here),
+                ((precision, engine),),
+            )
+        )
+    return steps
+
+
+def _peak(name: str, request: Request, threads: int, here: dict[str, Any]) -> list[Record]:
+    return in_fresh_process(time_peak, name, threads, PEAK_SECONDS, request.device, here, 1)
+
+
+def _copy(request: Request, threads: int, here: dict[str, Any]) -> list[Record]:
+    return in_fresh_process(time_copy, threads, PEAK_SECONDS, request.device, here, 1)
+
+
+def _time(request: Request, network: str, precision: str, backend: str, threads: int, here: dict[str, Any]) -> Step:
+    def work() -> list[Record]:
+        variant = variant_of(request, network, precision, backend)
+        found: list[Record] = []
+        for process in range(1, request.processes + 1):
+            found += in_fresh_process(time_variant, task_of(request, variant, threads, here, process, request.batches))
+        return found
+
+    return Step(f"time {network} {precision} {backend}", work, ((precision, backend),))
+
+
+def task_of(
+    request: Request, variant: Variant, threads: int, here: dict[str, Any], process: int, batches: Iterable[int]
+) -> Task:
+    """Batches back to back: images a second are what is compared; a call's seconds lie between two ends."""
+    crop = variant.weights.crop_size
+    return Task(
+        variant=variant,
+        batches=tuple(batches),
+        size=(crop, crop),
+        device=request.device,
+        threads=threads,
+        min_seconds=request.min_seconds,
+        process=process,
+        environment=here,
+    )
+
+
+def variant_of(request: Request, network: str, precision: str, backend: str) -> Variant:
+    """What is timed. Raises WeightsError, CalibrationError."""
+    weights = runs_inputs.weights_of(request.weights, network, None, None)
+    return Variant(weights, "crop", backend, precision, quantization=_quantization(weights, precision, request))
+
+
+def _quantization(weights: Weights, precision: str, request: Request) -> Quantization | None:
+    if precision not in QUANTIZED:
+        return None
+    from vggbench.runs_calibrate import ranges_for
+
+    return Quantization(ranges_for(weights, images=TIMED_IMAGES, threads=request.threads))
+
+
+def _numerics(request: Request, network: str, precision: str, backend: str) -> list[Record]:
+    """The sample family's network at this precision against eager FP32, layer by layer where layers can be seen."""
+    from vggbench import runs_numerics
+
+    setting = runs_inputs.setting(
+        backend=backend, precision=precision, device=request.device, threads=request.threads, on_bad="stop"
+    )
+    asked = runs_numerics.Asked(setting, reference="fp32@pytorch", variants=(f"{precision}@{backend}",))
+    dataset, weights = runs_numerics.open_inputs(asked, network=network, images=request.images)
+    return runs_numerics.numerics(dataset, weights, asked)
+
+
+def _beside_the_cpu(request: Request, backend: str) -> list[Record]:
+    """The engine's logits against ONNX Runtime's of the very same Q/DQ graph on the CPU, on the sample network D."""
+    from vggbench import runs_gpu_beside
+
+    return runs_gpu_beside.int8_beside_the_cpu(request, backend)
+
+
+def _again(request: Request, backend: str, precision: str, threads: int, here: dict[str, Any]) -> list[Record]:
+    """The engine that was just timed opened by another process: how long it takes is in the record's conditions."""
+    (network,) = NETWORKS["D"]
+    task = task_of(request, variant_of(request, network, precision, backend), threads, here, 1, (1,))
+    first = in_fresh_process(time_variant, task)
+    second = in_fresh_process(time_variant, task)
+    return [_marked(record, again=number) for number, group in enumerate((first, second)) for record in group]
+
+
+def _open_and_close(request: Request, backend: str, precision: str, threads: int, here: dict[str, Any]) -> list[Record]:
+    variant = variant_of(request, "D", precision, backend)
+    return in_fresh_process(open_and_close, task_of(request, variant, threads, here, 1, (1,)))
+
+
+def open_and_close(task: Task) -> list[Record]:
+    """In a fresh process: one engine OPENINGS times, and the memory after SETTLED and after all of them.
+
+    The GPU's memory in use where there is one, else this process's own.
+    """
+    memory: list[int] = []
+    found: list[Record] = []
+    for number in range(1, OPENINGS + 1):
+        found = time_variant(task) if number in (1, OPENINGS) else _opened(task)
+        if number in (SETTLED, OPENINGS):
+            memory.append(_bytes_used(task.device))
+    return [_marked(record, openings=OPENINGS, bytes_settled=memory[0], bytes_after=memory[1]) for record in found]
+
+
+def _opened(task: Task) -> list[Record]:
+    from vggbench.backends import made_for_a_batch, open_for, open_session
+
+    variant = task.variant
+    if made_for_a_batch(variant.backend):
+        open_for(variant, task.device, task.threads, task.batches[0], task.size).close()
+    else:
+        open_session(variant, task.device, task.threads).close()
+    return []
+
+
+def _bytes_used(device: str) -> int:
+    import gc
+
+    gc.collect()
+    if resolve_device(device, has_cuda()) == "cpu":
+        from vggbench.measure.conditions import memory
+
+        return memory()["rss_bytes"]
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    return int(total - free)
+
+
+def _marked(record: Record, **more: Any) -> Record:
+    return record.model_copy(update={"conditions": {**record.conditions, **more}})

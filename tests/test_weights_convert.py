@@ -15,11 +15,14 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from tests import caffe_files as caffe
 from vgg_reference.weights import PREPROCESSING, digest_of, load, random_weights, read_weights, state_dict
 from vggbench import paper_models, weights, weights_convert
+from vggbench.cli import app
 from vggbench.errors import BackendUnavailable, UsageError, WeightsError
 
 FULL = bool(os.environ.get("VGGBENCH_FULL_SIZE"))
@@ -413,3 +416,47 @@ def test_provenance_stands_in_the_files_metadata(tmp_path, states):
         source = json.loads(file.metadata()["vggbench"])["source"]
     assert source["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert source["by"].startswith("vggbench ")
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_commands_convert_verify_and_tell(tmp_path, states, monkeypatch):
+    path = write(tmp_path / "d.caffemodel", "caffemodel1", states("D"), "D")
+    model = as_published(monkeypatch, path)
+    out = tmp_path / "d.safetensors"
+    result = command("weights", "convert", path, "--out", out, "-q")
+    assert result.exit_code == 0
+    assert "VGG_ILSVRC_16_layers, network D" in result.stdout
+    assert "status authors" in result.stdout
+    document = json.loads(command("weights", "verify", out, "--is", "D", "--json").stdout)
+    assert (document["published"], document["converted_from"]) == (model.name, "d.caffemodel")
+    for file in (out, path):
+        told = json.loads(command("weights", "info", file, "--json").stdout)
+        assert told["source"]["sha1"] == model.digest
+        assert told["status"] == "authors"
+    result = command("weights", "verify", path, "--is", "E")
+    assert result.exit_code == 5
+    assert len(result.stderr.splitlines()) == 1
+    rows = json.loads(command("weights", "list", "--json").stdout)
+    assert {row["status"] for row in rows} == {"sample", "random", "authors", "other", "none"}
+    assert "vggbench train" in command("weights", "list").stdout
+
+
+@pytest.mark.skipif(FULL, reason="of small files only")
+def test_a_caffemodel_is_evaluated_without_a_word_about_converting_it(tmp_path):
+    state = state_dict(random_weights("A", 0, width=1 / 32, num_classes=2, crop_size=32))
+    path = caffe.write_caffemodel(tmp_path / "a.caffemodel", caffe.as_caffe(state, "A"), 2)
+    for label in "ab":
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        pixels = np.random.default_rng(ord(label)).integers(0, 256, (40, 44, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / label / "1.jpg")
+    how = ["--data", tmp_path / "photos", "--network", "A", "--weights", path, "--protocol", "center", "--json"]
+    document = json.loads(command("evaluate", *how, "--backend", "pytorch").stdout)
+    assert document["images"] == 2
+    assert document["record"]["networks"][0]["weights"]["source"]["format"] == "caffemodel"
+    assert document["anchors"] == []
+    result = command("evaluate", *how[:3], "B", *how[4:])
+    assert result.exit_code == 5
+    assert "holds network A, asked was B" in result.stderr

@@ -98,9 +98,11 @@ def converted(path: Path, network: str | None, preprocess: str | None, progress:
     if path.suffix == ".safetensors" or not path.is_file() or weights_formats.sniff(path) == "safetensors":
         return path
     _check_names(network, preprocess)
-    kept = cache.root() / "weights" / f"{file_digests(path)['sha256']}-{network}-{preprocess}.safetensors"
+    asked = network if network == "A-LRN" else None  # all others are found, and compared by who reads the file
+    name = "-".join(part for part in (file_digests(path)["sha256"], asked, preprocess) if part)
+    kept = cache.root() / "weights" / f"{name}.safetensors"
     if not kept.is_file():
-        convert(path, kept, network, preprocess, progress=progress)
+        convert(path, kept, asked, preprocess, progress=progress)
     cache.touch(kept)
     return kept
 

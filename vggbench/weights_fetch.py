@@ -46,7 +46,9 @@ def fetch(model: Published, out: Path | None = None, progress: Report = silent) 
     file, StorageError where the disk does not take it, UsageError.
     """
     if model.url is None:
-        raise UsageError(f"{model.name}: no address is known. Fetch the same weights as VGG_ILSVRC_16_layers or _19_.")
+        raise UsageError(
+            f"{model.name}: no address is known. The same weights: vggbench weights fetch {model.network}."
+        )
     path = place(model) if out is None else out / model.file if out.is_dir() else out
     if path.exists():
         if model.holds(weights_convert.file_digests(path, progress)):

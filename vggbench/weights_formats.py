@@ -48,7 +48,7 @@ def sniff(path: Path) -> str:
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return "h5"
     if head.startswith(b"MATLAB 5.0 MAT-file"):
-        raise WeightsError(f"{path}: MatConvNet's .mat is not read. The same weights come as VGG_ILSVRC_16_layers, ...")
+        raise WeightsError(f"{path}: MatConvNet's .mat is not read. The same weights: vggbench weights fetch D, or E.")
     if head[257:262] == b"ustar" or head.startswith(b"\x1f\x8b"):
         raise WeightsError(f"{path}: an archive. Unpack it and name the weights file. Accepted are {ACCEPTED}.")
     if head.startswith(b"\x80"):

@@ -120,7 +120,8 @@ Explain = Annotated[
 Labels = Annotated[
     Path | None,
     typer.Option(
-        help="List of file names and labels (or class folders), where the folder does not say.", metavar="FILE"
+        help="A list of file names and labels, the devkit's ground truth, WordNet ids, or ReaL's real.json.",
+        metavar="FILE",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]

@@ -17,7 +17,11 @@ from vggbench.cli_workers import let_waiting_threads_sleep, threads_each, worker
 def reproduce(
     out: Annotated[Path, typer.Option(help="Folder for index.html and records.jsonl.", metavar="DIR")],
     data: Annotated[
-        str, typer.Option(help="A folder of labelled images (ImageNet's layouts), or sample.", metavar="DIR|sample")
+        str,
+        typer.Option(
+            help="Labelled images: a folder (ImageNet's layouts), a tar archive, shards, or sample.",
+            metavar="DIR|sample",
+        ),
     ] = "sample",
     weights: Annotated[
         list[str] | None,
@@ -163,7 +167,9 @@ def _paper(row: dict[str, Any]) -> str:
 
 def evaluate(
     network: options.Network = "D",
-    data: Annotated[str, typer.Option(help="A folder of labelled images, or sample.", metavar="DIR|sample")] = "sample",
+    data: Annotated[
+        str, typer.Option(help="Labelled images: a folder, a tar archive, shards, or sample.", metavar="DIR|sample")
+    ] = "sample",
     weights: Annotated[
         str, typer.Option(help="sample, random:SEED, or a safetensors file.", metavar="sample|random:SEED|FILE")
     ] = "sample",

@@ -22,7 +22,10 @@ LRN_SIZE, LRN_ALPHA, LRN_BETA, LRN_K = 5, 1e-4, 0.75, 1.0
 
 
 class LocalResponseNorm(nn.Module):
-    """torch's LocalResponseNorm as one banded 1x1 convolution of the squares, which is faster on a CPU."""
+    """torch's LocalResponseNorm as one banded 1x1 convolution of the squares, which is faster on a CPU.
+
+    Computed in FP32 whatever x's type: a power of a sum of squares suffers most from few bits.
+    """
 
     def __init__(self, channels: int, alpha: float) -> None:
         super().__init__()
@@ -32,10 +35,11 @@ class LocalResponseNorm(nn.Module):
         self.register_buffer("band", band.float()[:, :, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        # alpha goes in before the square: the square of 300 is beyond FP16.
-        small = x * (self.alpha / LRN_SIZE) ** 0.5
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        small = wide * (self.alpha / LRN_SIZE) ** 0.5
         band: Tensor = self.band  # type: ignore[assignment]
-        return x * (LRN_K + functional.conv2d(small * small, band.to(x.dtype))).pow(-LRN_BETA)
+        scale = (LRN_K + functional.conv2d(small * small, band.to(wide.dtype))).pow(-LRN_BETA)
+        return (wide * scale).to(x.dtype)
 
 
 class FullyConnected(nn.Linear):

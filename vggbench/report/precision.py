@@ -12,7 +12,7 @@ from vggbench import paper
 from vggbench.paper import Claim
 from vggbench.report.rows import Measured
 from vggbench.report.tables import claim_name
-from vggbench.results import Record, main_precision, precision_of
+from vggbench.results import Numerics, Record, main_precision, precision_of
 from vggbench.statistics import holm, paired_effect
 
 #: Change of top-1 error, in points, that a precision is expected to stay within on a trained network.
@@ -134,11 +134,9 @@ def _adjusted(rows: list[PrecisionRow]) -> list[PrecisionRow]:
 def _with_causes(rows: list[PrecisionRow], records: Sequence[Record]) -> list[PrecisionRow]:
     """Layers blamed by a numerics record of the same weights and precision, for the rows that changed too much."""
     blamed = {
-        (record.networks[0].weights.get("digest"), record.networks[0].precision): tuple(
-            each.layer for each in record.numerics.sensitivity[:CAUSES]
-        )
+        (record.networks[0].weights.get("digest"), record.networks[0].precision): _blamed(record.numerics)
         for record in records
-        if record.numerics is not None and record.numerics.sensitivity
+        if record.numerics is not None
     }
 
     def with_causes(row: PrecisionRow, name: str, change: Change) -> Change:
@@ -149,6 +147,15 @@ def _with_causes(rows: list[PrecisionRow], records: Sequence[Record]) -> list[Pr
         replace(row, changes={name: with_causes(row, name, change) for name, change in row.changes.items()})
         for row in rows
     ]
+
+
+def _blamed(numerics: Numerics) -> tuple[str, ...]:
+    """The layers that cost most alone, where that was measured; else those that add most to what came before them."""
+    if numerics.sensitivity:
+        return tuple(each.layer for each in numerics.sensitivity[:CAUSES])
+    before = [0.0, *(each.relative_l2 for each in numerics.layers)]
+    added = {each.layer: each.relative_l2 - last for each, last in zip(numerics.layers, before, strict=False)}
+    return tuple(sorted(added, key=lambda layer: -added[layer])[:CAUSES])
 
 
 def _name(row: Measured, claim: Claim | None) -> str:

@@ -16,6 +16,8 @@ from vggbench.statistics import wilson
 #: The validation set of ILSVRC-2012, the paper's test set (section 4).
 IMAGENET_IMAGES = 50_000
 IMAGENET_CLASSES = 1000
+#: What vggbench.images calls it, in whatever layout it lies.
+IMAGENET_NAME = "ILSVRC-2012"
 #: The paper prints one decimal.
 ROUNDING_POINTS = 0.05
 #: Top-1 error of labels that have nothing to do with the images: 99.9 of 1000 classes; shuffled orders share a few.
@@ -137,8 +139,8 @@ def _weights_reasons(claim: Claim, record: Record) -> list[str]:
 
 def is_imagenet(data: dict[str, Any]) -> bool:
     """Whether the data is taken for ILSVRC-2012's validation images, whole or in part."""
-    words = f"{data.get('name', '')} {data.get('layout', '')}".lower()
-    return class_count(data) == IMAGENET_CLASSES and ("imagenet" in words or "ilsvrc" in words)
+    # ImageNet-V2, Imagenette and ReaL's labels are other tests, whatever their folders are called.
+    return data.get("name") == IMAGENET_NAME and class_count(data) == IMAGENET_CLASSES and not data.get("labels")
 
 
 def class_count(data: dict[str, Any]) -> int:

@@ -8,6 +8,7 @@ flags, 10 refuses and 11 has no names for.
 from __future__ import annotations
 
 import enum
+import importlib.machinery
 import json
 import sys
 import types
@@ -71,6 +72,7 @@ def make(version: str, cuda, faults: Faults | None = None) -> types.ModuleType:
     surface = SURFACES[version]
     trt = types.ModuleType("tensorrt")
     trt.__version__ = surface["version"]
+    trt.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)  # torch looks for one
     faults = faults or Faults()
     for name, known in surface["classes"].items():
         if "members" in known and "." not in name:

@@ -57,12 +57,18 @@ def build_classes(trt, surface, faults, error):
         def get_input(self, index):
             made = trt.ITensor()
             made._name = self._input
+            sides = onnx.load_from_string(self._model).graph.input[0].type.tensor_type.shape.dim
+            made._shape = [-1 if side.dim_param else side.dim_value for side in sides]
             return made
 
     class ITensor:
         @property
         def name(self):
             return self._name
+
+        @property
+        def shape(self):
+            return self._shape
 
     class OnnxParser:
         def __init__(self, network, logger):

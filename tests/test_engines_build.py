@@ -236,7 +236,7 @@ def test_profiles_are_read_from_what_was_asked_for():
     dense = profile_for(224, True, "1:2:4", "224:384:640")
     assert (dense.batch, dense.height, dense.width) == ((1, 2, 4), (224, 384, 640), (224, 384, 640))
     assert profile_for(224, True, None, "224x256:384x512:640x1024").width == (256, 512, 1024)
-    assert profile_for(224, True).shapes == ((1, 3, 224, 224), (1, 3, 385, 385), (1, 3, 1792, 1792))
+    assert profile_for(224, True).shapes() == ((1, 3, 224, 224), (1, 3, 385, 385), (1, 3, 1792, 1792))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
     python tests/trt_surface.py OUT.json                 the installed binding
     python tests/trt_surface.py OUT.json WHEEL.whl       a wheel of bindings, with a Python of the wheel's version
+    python tests/trt_surface.py OUT.json --cuda          functions and names of cuda-python's runtime bindings
 
 A wheel of bindings comes without TensorRT's libraries. Its binding library still loads, and describes itself, when
 functions of the names it wants are there: a C compiler and nm make such stand-ins. None of them is ever called.
@@ -13,6 +14,7 @@ import ast
 import ctypes
 import importlib
 import importlib.machinery
+import importlib.metadata
 import importlib.util
 import inspect
 import json
@@ -58,7 +60,7 @@ def _class(kind: type) -> dict[str, Any]:
     if bases:
         described["bases"] = bases
     members = getattr(kind, "__members__", None)
-    if isinstance(members, dict) and members:
+    if members:
         return {**described, "members": {name: int(value) for name, value in members.items()}}
     methods, properties = {}, {}
     for name, value in vars(kind).items():
@@ -85,6 +87,21 @@ def read_installed() -> dict[str, Any]:
     """The binding that `import tensorrt` finds."""
     module = importlib.import_module("tensorrt")
     return surface(module, module.__version__, set())
+
+
+def read_cuda() -> dict[str, Any]:
+    """Functions, with their signatures, members of enumerations and constants of cuda-python's runtime bindings."""
+    module = importlib.import_module("cuda.bindings.runtime")
+    names = [name for name in dir(module) if name.startswith("cuda")]
+    kinds = {name: _class(getattr(module, name)) for name in ("cudaError_t", "cudaMemcpyKind", "cudaStreamCaptureMode")}
+    return {
+        "version": importlib.metadata.version("cuda-bindings"),
+        "names": [name for name in names if isinstance(getattr(module, name), int)],
+        "classes": kinds,
+        "functions": {
+            name: _signatures(getattr(module, name)) for name in names if inspect.isroutine(vars(module)[name])
+        },
+    }
 
 
 def read_wheel(wheel: Path) -> dict[str, Any]:
@@ -119,7 +136,8 @@ def _stand_in(library: Path) -> None:
 
 
 if __name__ == "__main__":
-    described = read_wheel(Path(sys.argv[2])) if len(sys.argv) > 2 else read_installed()
+    asked = sys.argv[2] if len(sys.argv) > 2 else ""
+    described = read_cuda() if asked == "--cuda" else read_wheel(Path(asked)) if asked else read_installed()
     text = json.dumps(described, indent=0, sort_keys=True)
     Path(sys.argv[1]).write_text(text + "\n", encoding="utf-8")
-    print(f"{sys.argv[1]}: TensorRT {described['version']}, {len(described['classes'])} classes, {len(text)} bytes")
+    print(f"{sys.argv[1]}: {described['version']}, {len(described['classes'])} classes, {len(text)} bytes")

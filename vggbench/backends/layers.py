@@ -131,6 +131,18 @@ def _openvino(variant: Variant, device: str, threads: int | None) -> Iterator[La
     yield _reading(variant, taps, run)
 
 
+@contextmanager
+def _tensorrt(variant: Variant, device: str, threads: int | None) -> Iterator[LayerOutputs]:
+    """A second engine, whose layers' results are outputs too: TensorRT may choose other kernels for it."""
+    from vggbench.backends import tensorrt
+
+    backends.check_runs("tensorrt", variant.precision, device)
+    drawn = replace(variant, precision="fp32") if variant.precision == "tf32" else variant
+    graph, taps = tapped(build_graph(drawn), tensor_names(variant))
+    with tensorrt.running(variant, graph) as runner:
+        yield _reading(variant, taps, lambda images: runner(images).items())
+
+
 def _reading(
     variant: Variant, taps: Sequence[Tap], run: Callable[[Array], Iterable[tuple[str, Array]]]
 ) -> LayerOutputs:
@@ -146,4 +158,5 @@ _OPEN: dict[str, Callable[[Variant, str, int | None], AbstractContextManager[Lay
     "pytorch": _pytorch,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
+    "tensorrt": _tensorrt,
 }

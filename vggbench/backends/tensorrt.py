@@ -110,6 +110,13 @@ def open_session(
     return TensorRtSession(variant, threads or default_threads(), settings)
 
 
+def open_for(variant: Variant, device: str, threads: int | None, batch: int, size: tuple[int, int]) -> TensorRtSession:
+    """An engine for one batch and size (h, w) alone, the fastest there is for them; see backends.open_for."""
+    height, width = size
+    profile = Profile((batch, batch, batch), (height, height, height), (width, width, width))
+    return open_session(variant, device, threads, Settings(profile))
+
+
 class TensorRtSession:
     """One engine; see vggbench.backends.Session and vggbench.measure.latency.Timed."""
 
@@ -134,7 +141,7 @@ class TensorRtSession:
         """What the layers run in, for the record; a warning where one fell back."""
         assert self._runner is not None
         names, how = list(quantized_inputs(architecture(self._variant.weights.network))), self._variant.quantization
-        self._runner.reshape(self.profile.shapes[1])
+        self._runner.reshape(self.profile.shapes()[1])
         found = layers.layers_of(trt, self._runner.engine, self._runner.context, names)
         self.info["layers"] = layers.as_text(found)
         wanted = [name for name in names if how is None or name not in how.float_layers]
@@ -222,6 +229,25 @@ def _said(
         "profile": str(runner.profile),
         **{f"builder_{name}": value for name, value in dataclasses.asdict(options).items()},
     }
+
+
+@contextmanager
+def running(variant: Variant, graph: bytes, settings: Settings | None = None) -> Iterator[Runner]:
+    """The engine of a graph made of the variant's. None: at most eight images a call, and not kept, as for a graph
+    with every layer's output.
+    """
+    default = profile_for(variant.weights.crop_size, variant.form == "dense")
+    if settings is None:
+        few = (1, min(8, default.batch[1]), min(8, default.batch[2]))
+        settings = Settings(dataclasses.replace(default, batch=few), cached=False)
+    with tempfile.TemporaryDirectory(prefix="vggbench-") as folder:
+        path = Path(folder, "graph.onnx")
+        path.write_bytes(graph)
+        runner, _ = opened(load(), path, variant.precision, settings.profile or default, settings)
+    try:
+        yield runner
+    finally:
+        runner.close()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from vggbench.engines import adapter
 from vggbench.engines.logs import LOG, collected, create, first_error, logger
-from vggbench.engines.profile import Profile
+from vggbench.engines.profile import Profile, is_channels_last
 from vggbench.errors import BackendUnavailable
 
 #: What is done, how much of it, of how much, and a detail: as vggbench.progress.Report.
@@ -65,7 +65,8 @@ def build_plan(
             raise BackendUnavailable(_unparsed(trt, graph, precision, parser, errors))
         config = _config(trt, builder, precision, options)
         dimensions = builder.create_optimization_profile()
-        dimensions.set_shape(network.get_input(0).name, *profile.shapes)
+        given = network.get_input(0)
+        dimensions.set_shape(given.name, *profile.shapes(is_channels_last(given.shape)))
         config.add_optimization_profile(dimensions)
         cache = _timing_cache(config, timings)  # must live until the build ends
         monitor = adapter.watch(trt, config, lambda phase, done, total: report(f"Building: {phase}", done, total, ""))

@@ -39,10 +39,10 @@ class Profile:
     def ranges(self) -> dict[str, Range]:
         return {"batch": self.batch, "height": self.height, "width": self.width}
 
-    @property
-    def shapes(self) -> tuple[tuple[int, int, int, int], ...]:
-        """Least, best and greatest input."""
-        return tuple((self.batch[i], 3, self.height[i], self.width[i]) for i in range(3))
+    def shapes(self, channels_last: bool = False) -> tuple[tuple[int, int, int, int], ...]:
+        """Least, best and greatest input, (n, 3, h, w) or (n, h, w, 3)."""
+        sizes = list(zip(self.batch, self.height, self.width, strict=True))
+        return tuple((n, h, w, 3) if channels_last else (n, 3, h, w) for n, h, w in sizes)
 
     def check(self, height: int, width: int) -> None:
         """Raises UsageError for images of a size that the engine does not take. Batches are split, never refused."""
@@ -65,6 +65,11 @@ class Profile:
 
     def __str__(self) -> str:
         return " ".join(f"{name} {':'.join(map(str, values))}" for name, values in self.ranges.items())
+
+
+def is_channels_last(shape: Sequence[int]) -> bool:
+    """Whether an input is (n, h, w, 3): one of pixels, which the engine itself makes (n, 3, h, w)."""
+    return shape[3] == 3 and shape[1] != 3
 
 
 def profile_for(crop: int, dense: bool, batch: str | None = None, sizes: str | None = None) -> Profile:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from vggbench.engines import adapter
 from vggbench.engines.buffers import Buffers, Memory, Pinned, Stream, out_of_memory
 from vggbench.engines.logs import collected, create, first_error, logger
-from vggbench.engines.profile import Profile, Range
+from vggbench.engines.profile import Profile, Range, is_channels_last
 from vggbench.errors import BackendUnavailable
 
 AnyArray = npt.NDArray[Any]
@@ -88,7 +88,7 @@ class Runner:
             raise _refused(trt, f"it has {len(inputs)} inputs, accepted is one, of images")
         self.input = self._tensor(inputs[0])
         self.outputs = [self._tensor(name) for name in names if name not in inputs]
-        self.channels_last = self.input.shape[3] == 3 and self.input.shape[1] != 3
+        self.channels_last = is_channels_last(self.input.shape)
         self.profile = self._profile()
         self.context_bytes = adapter.context_bytes(self.engine)
 

@@ -1,0 +1,223 @@
+"""The backend tensorrt: one line wherever it cannot run, layers and pixels through engines where it can."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from backend_inputs import images, make, relative, weights_of
+from fake_tensorrt import MAJORS, install
+from typer.testing import CliRunner
+
+from vgg_reference.weights import Preprocess
+from vggbench import backends, cache, cli, doctor, environment
+from vggbench.backends import layers, ort, tensorrt, tensorrt_pixels
+from vggbench.backends.tensorrt import Settings
+from vggbench.engines.profile import Profile
+from vggbench.errors import BackendUnavailable, UsageError
+from vggbench.graphs import INPUT, OUTPUT, build_graph
+from vggbench.views import to_input
+
+ROOT = Path(__file__).parents[1]
+COMMAND = ["evaluate", "--backend", "tensorrt", "--images", "1"]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("VGGBENCH_CACHE", str(tmp_path))
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    return lambda version="11.0.0", **more: install(monkeypatch, version, **more)
+
+
+def refused(*more):
+    """The one line and the exit code of the command."""
+    result = CliRunner().invoke(cli.app, [*COMMAND, *more])
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0], result.exit_code
+
+
+def test_without_tensorrt_it_is_one_line_with_the_command_and_exit_code_6(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert refused() == (
+        "vggbench: TensorRT is not installed. Install it with: pip install 'vggbench[tensorrt]'",
+        6,
+    )
+
+
+@pytest.mark.parametrize("version", MAJORS)
+def test_without_a_driver_it_is_one_line_and_tensorrt_is_asked_for_nothing(version, machine, monkeypatch):
+    trt, _, _ = machine(version)
+
+    def crash(*arguments):
+        raise AssertionError("8.6 would end the process here")
+
+    for name in ("Runtime", "Builder", "OnnxParser", "ILogger"):
+        monkeypatch.setattr(getattr(trt, name), "__init__", crash)
+    monkeypatch.setattr(environment, "has_cuda", lambda: False)
+    line, code = refused()
+    assert code == 6
+    assert "needs an NVIDIA GPU and its driver" in line
+    assert refused("--device", "cuda")[1] == 6
+    said = {check.name: check for check in doctor.examine()}["backend tensorrt"]
+    assert said.state == "absent"
+    assert "driver" in said.detail
+
+
+def test_a_broken_installation_and_missing_buffers_are_one_line_each(machine, monkeypatch):
+    machine()
+    monkeypatch.setattr("vggbench.engines.buffers.missing", lambda: "torch: it sees no CUDA device")
+    assert refused()[1] == 6
+    assert "pip install cuda-python" in refused()[0]
+
+    def broken():
+        raise OSError("libnvinfer.so.11: cannot open\nshared object file")
+
+    monkeypatch.setattr(tensorrt, "load", broken)
+    line, code = refused()
+    assert "cannot open shared object file" in line
+    assert code == 6
+
+
+def test_a_cpu_and_precisions_that_it_lacks_are_one_line_with_the_reason(machine):
+    machine("8.6.0")
+    for more, why in (
+        (("--device", "cpu"), "runs on NVIDIA GPUs alone"),
+        (("--precision", "bf16"), "fp16 is as fast"),
+        (("--precision", "fp8"), "fp8"),
+    ):
+        line, code = refused(*more)
+        assert why in line
+        assert code == 6
+
+
+def test_an_old_gpu_lacks_what_its_hardware_lacks(machine, monkeypatch):
+    from vggbench.engines.device import Device
+
+    machine()
+    monkeypatch.setattr(tensorrt, "first_device", lambda: Device("Old", 70, "1"))
+    found = tensorrt.precisions("cuda")
+    assert found["fp16"] is None
+    assert found["int8"] == "Old has compute capability 7.0, int8 needs 7.5"
+    assert "8.0" in found["tf32"]
+
+
+def test_doctor_says_what_it_runs(machine):
+    machine()
+    said = {check.name: check for check in doctor.examine()}["backend tensorrt on cuda"]
+    assert said.state == "ok"
+    assert "int8 = int8 products, int32 sums" in said.detail
+    assert "no fp8: no fp8 graph is written for it" in said.detail
+
+
+def test_backends_import_without_any_of_their_libraries():
+    code = (
+        "import sys\nfor name in ('tensorrt', 'torch_tensorrt', 'pycuda', 'cuda'): sys.modules[name] = None\n"
+        "import vggbench.backends.tensorrt as one, vggbench.backends.torch_tensorrt as other\n"
+        "print(bool(one.available()), bool(other.available()))"
+    )
+    path = f"{ROOT}:{ROOT / 'reference'}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path, "PATH": ""}
+    )
+    assert done.stdout.split() == ["True", "True"], done.stderr
+
+
+def test_a_record_of_a_session_is_flat_and_says_where_the_engine_came_from(machine):
+    machine()
+    for source in ("built", "cache"):
+        session = tensorrt.open_session(make("tensorrt", precision="fp16"), "cuda", 1)
+        assert session.info["engine_source"] == source
+        assert all(isinstance(value, str | int | float | bool | None) for value in session.info.values())
+        assert session.info["tensorrt"] == "11.0.0.114"
+        assert session.info["profile"] == "batch 1:32:64 height 64:64:64 width 64:64:64"
+        assert len(session.info["layers"]) < 5000
+        session.close()
+
+
+def test_a_cache_that_takes_nothing_does_not_stop_an_engine(machine, monkeypatch, caplog):
+    machine()
+
+    def full(path, *more):
+        with cache.storage_errors(path):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache, "write_atomic", full)
+    monkeypatch.setattr(tensorrt, "graph_path", lambda variant, root: full(root / "graph.onnx"))
+    session = tensorrt.open_session(make("tensorrt"), "cuda", 1)
+    assert session(images(1)).shape == (1, 60)
+    assert not session.info["engine_kept"]
+    session.close()
+    assert [record.name for record in caplog.records if record.levelname == "WARNING"] == ["vggbench.engines"] * 2
+    assert not any("\n" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "tf32"])
+def test_layers_through_an_engine_are_those_of_onnxruntime(precision, machine):
+    _, cuda, _ = machine("10.16.1")
+    other = "fp32" if precision == "tf32" else precision
+    for form, sides in (("crop", (64, 64)), ("dense", (70, 99))):
+        batch = images(3, *sides)
+        with layers.layer_outputs(make("tensorrt", "A-LRN", form, precision), "cuda", 2) as seen:
+            found = seen(batch)
+        with layers.layer_outputs(make("onnxruntime", "A-LRN", form, other, layout="tensorrt"), "cpu", 2) as seen:
+            expected = seen(batch)
+        assert list(found) == list(expected)
+        assert len(found) > 10
+        for name in found:
+            assert relative(found[name], expected[name]) <= (1e-2 if precision == "fp16" else 1e-5), name
+    assert not any(cuda.live.values())
+    assert not (cache.root() / "engines").exists()
+
+
+ODD = Preprocess("BGR", (103.939, 116.779, 123.68), (0.017, 1.0, 0.0173))
+
+
+@pytest.mark.parametrize("preprocess", [Preprocess(), ODD], ids=["paper", "all of it"])
+@pytest.mark.parametrize("form", ["crop", "dense"])
+def test_a_graph_from_pixels_gives_the_bits_of_the_float_path(preprocess, form):
+    variant = make("tensorrt", form=form)
+    graph = tensorrt_pixels.from_pixels(build_graph(variant), preprocess)
+    onnx.checker.check_model(graph, full_check=True)
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, None))
+    views = np.random.default_rng(0).integers(0, 256, (3, 64, 64 if form == "crop" else 90, 3), np.uint8)
+    session = ort.inference_session(graph.SerializeToString(), dense=form == "dense")
+    scores, given = session.run([OUTPUT, INPUT], {tensorrt_pixels.PIXELS: views})
+    expected = to_input(views, preprocess)
+    assert np.array_equal(given, expected)
+    plain = ort.inference_session(build_graph(variant).SerializeToString(), dense=form == "dense")
+    assert relative(scores, plain.run([OUTPUT], {INPUT: expected})[0]) < 1e-6
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_engine_of_pixels_ranks_as_the_float_path(precision, machine):
+    _, cuda, _ = machine("8.6.0")
+    variant, settings = make("tensorrt", precision=precision), Settings(Profile((1, 2, 4), (64,) * 3, (64,) * 3))
+    session = tensorrt_pixels.PixelSession(variant, settings)
+    floats = tensorrt.open_session(variant, "cuda", 1, settings)
+    views = np.random.default_rng(1).integers(0, 256, (9, 64, 64, 3), np.uint8)
+    found, expected = session(views), floats(to_input(views, variant.weights.preprocess))
+    assert np.array_equal(np.argsort(-found, axis=1), np.argsort(-expected, axis=1))
+    with pytest.raises(UsageError, match="uint8"):
+        session(views.astype(np.float32))
+    for each in (session, session, floats):
+        each.close()
+    with pytest.raises(ValueError, match="closed"):
+        session(views)
+    assert not any(cuda.live.values())
+
+
+def test_auto_takes_tensorrt_where_it_is(machine, monkeypatch):
+    machine()
+    assert backends.choose("int8", "cuda").backend == "tensorrt"
+    monkeypatch.setattr(tensorrt, "available", lambda: "gone.")
+    with pytest.raises(BackendUnavailable, match="gone"):
+        backends.check_runs("tensorrt", "fp32", "cuda")
+    assert weights_of("A").crop_size == 64

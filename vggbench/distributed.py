@@ -7,6 +7,7 @@ a process group would bind an evaluation to the network's interfaces for nothing
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import os
@@ -25,8 +26,8 @@ T = TypeVar("T")
 
 #: Set by torchrun for every process; LOCAL_RANK and LOCAL_WORLD_SIZE too.
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-#: How long processes may take to find each other, and to take leave.
-MEET_SECONDS, LEAVE_SECONDS = 300.0, 30.0
+#: How long processes may take to find each other, and to take leave; the latter where the run failed, too.
+MEET_SECONDS, LEAVE_SECONDS, FAILED_SECONDS = 300.0, 30.0, 1.0
 #: Between two looks at the store.
 LOOK_SECONDS = 0.05
 
@@ -103,11 +104,11 @@ class Group:
             return False
         return True
 
-    def leave(self) -> None:
-        """The last word: rank 0, which may keep the store, goes last. Nobody waits for a process that has died."""
+    def leave(self, patience_seconds: float) -> None:
+        """The last word: rank 0, which may keep the store, goes last, but waits no longer than so for the others."""
         if self.alone:
             return
-        end = time.monotonic() + LEAVE_SECONDS
+        end = time.monotonic() + patience_seconds
         try:
             self.store.set(f"left/{self.rank}", "yes")
             others = [f"left/{rank}" for rank in range(1, self.world)]
@@ -151,10 +152,12 @@ def joined() -> Iterator[Group]:
     _take_gpu(int_of("LOCAL_RANK", 0))
     group = Group(int_of("RANK", 0), int_of("WORLD_SIZE", 1), int_of("LOCAL_WORLD_SIZE", 1), _store())
     before = signal.signal(signal.SIGTERM, _terminated)
+    patience = FAILED_SECONDS
     try:
         yield group
+        patience = LEAVE_SECONDS
     finally:
-        group.leave()
+        group.leave(patience)
         signal.signal(signal.SIGTERM, before)
 
 
@@ -172,6 +175,10 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 def _take_gpu(local_rank: int) -> None:
     """A launcher that gives each process its own GPU has left one, which stays."""
+    try:
+        ctypes.CDLL("libcuda.so.1")  # loaded, not yet initialized: that reads the variable
+    except OSError:
+        return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else []
     if visible is None:

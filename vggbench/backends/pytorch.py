@@ -17,6 +17,7 @@ from vgg_reference.weights import BadWeights, load
 from vggbench import precisions as table
 from vggbench.backends import Array, check_images, check_scores, default_threads, describe, offered, resolve_device
 from vggbench.backends.torch_clock import TorchClock
+from vggbench.backends.uploads import PixelQueue
 from vggbench.errors import WeightsError
 from vggbench.variants import Variant
 
@@ -65,7 +66,8 @@ def open_session(variant: Variant, device: str, threads: int | None) -> TorchSes
 
 
 class TorchSession:
-    """One network in torch; see vggbench.backends.Session. On a GPU also time_calls and use, see TorchClock.
+    """One network in torch; see vggbench.backends.Session. On a GPU also time_calls and use, see TorchClock, and
+    submit, see uploads.PixelSession.
 
     compile: makes the function that runs, of the network and the one that gives its scores (None: as it is); own_graph:
     what to say where that function brings CUDA graphs of its own.
@@ -119,6 +121,8 @@ class TorchSession:
         if cuda:
             clock = TorchClock(self._on_device, device, self.info, own_graph)
             self.time_calls, self.use = clock.time_calls, clock.use
+            check = functools.partial(check_scores, variant=variant)
+            self.submit = PixelQueue(self._on_device, variant.weights.preprocess, device, check)
 
     def __call__(self, images: Array) -> Array:
         check_images(images, self._variant)
@@ -149,6 +153,8 @@ class TorchSession:
         if self._forward is None:
             return
         self._forward = self._staging = None
+        if hasattr(self, "submit"):
+            del self.submit  # its pinned buffers
         torch.set_num_threads(self._threads_before)
         if self.device != "cpu":
             torch.cuda.empty_cache()

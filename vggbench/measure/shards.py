@@ -38,7 +38,6 @@ LIBRARIES = {
     "torch-compile": "torch",
     "tensorrt": "tensorrt",
     "torch-tensorrt": "torch_tensorrt",
-    "tensorrt": "tensorrt",
 }
 #: Work of a block, in crops; within the bounds on its images.
 BLOCK_CROPS, BLOCK_IMAGES = 128, (8, 32)

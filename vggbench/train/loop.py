@@ -207,10 +207,11 @@ def _step(
     parallel.set_rows(model, total, parallel.rows_of(total, group.rank, group.world))
     value = 0.0
     if len(labels):
-        x = torch.from_numpy(inputs).to(device, memory_format=torch.channels_last)
+        weights = next(model.parameters())
+        x = torch.from_numpy(inputs).to(weights, memory_format=torch.channels_last)
         with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=recipe.precision == "bf16"):
             scores = model(x)
-        loss = functional.cross_entropy(scores.float(), torch.from_numpy(labels).to(device))
+        loss = functional.cross_entropy(scores.to(weights), torch.from_numpy(labels).to(device))
         if not group.alone:
             loss = loss * (len(labels) / total)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -58,7 +58,8 @@ def dense_error(
 
 
 def _wrong(model: VGG, images: Sequence[tuple[Tensor, int]], recipe: Recipe, device: str) -> int:
-    x = torch.stack([image for image, _ in images]).to(device, memory_format=torch.channels_last)
+    x = torch.stack([image for image, _ in images])
+    x = x.to(next(model.parameters()), memory_format=torch.channels_last)
     with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=recipe.precision == "bf16"):
         scores = average_score_map(model(x).float())
     return int((scores.argmax(1).cpu() != torch.tensor([label for _, label in images])).sum())

@@ -1,0 +1,223 @@
+"""Work dealt over processes and merged by image; what processes tell each other; which GPU each takes."""
+
+import os
+import threading
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from measuring import CENTER, MIXED, WEIGHTS, make_dataset
+
+from vggbench import backends, distributed
+from vggbench.distributed import ALONE, Ended, Group
+from vggbench.errors import DataError, StorageError, UsageError
+from vggbench.measure import shards
+from vggbench.measure.accuracy import run_passes
+from vggbench.measure.shards import Block, crop_equivalents
+from vggbench.measure.stored import How, Job, open_passes
+from vggbench.measure.together import check_whole, deal, first_double, run_passes_together
+from vggbench.protocols import Choices, crops, dense
+from vggbench.train.parallel import rows_of
+
+STEPS = (crops(256), dense(256), dense(512))
+
+
+def jobs_of(images: int, steps=STEPS) -> list[Job]:
+    digests = [f"{index:05d}" for index in range(images)]
+    return [Job(step, block) for step in steps for block in shards.blocks(step, 224, digests)]
+
+
+def images_of(jobs, step) -> list[int]:
+    return [i for job in jobs if job.step == step for i in range(job.block.start, job.block.stop)]
+
+
+def test_fifty_thousand_images_over_seven_workers_are_each_done_once():
+    dealt = deal(jobs_of(50_000), 7, 224)
+    for step in STEPS:
+        assert sorted(index for part in dealt for index in images_of(part, step)) == list(range(50_000))
+    loads = [sum((j.block.stop - j.block.start) * crop_equivalents(j.step, 224) for j in part) for part in dealt]
+    assert max(loads) / min(loads) < 1.01
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 400),
+    st.integers(1, 12),
+    st.sets(st.integers(0, 2), min_size=1).map(lambda found: tuple(STEPS[i] for i in sorted(found))),
+    st.randoms(use_true_random=False),
+)
+def test_any_rest_of_a_run_is_dealt_once_and_no_image_to_two_workers(images, workers, steps, random):
+    left = [job for job in jobs_of(images, steps) if random.random() < 0.6]
+    dealt = deal(left, workers, 224)
+    assert len(dealt) == workers
+    assert sorted(map(repr, (job for part in dealt for job in part))) == sorted(map(repr, left))
+    owners = [{index for step in steps for index in images_of(part, step)} for part in dealt]
+    assert sum(map(len, owners)) == len(set().union(*owners))
+
+
+@given(st.integers(0, 300), st.integers(1, 9))
+def test_rows_of_a_batch_belong_to_one_rank_each(count, world):
+    rows = [index for rank in range(world) for index in range(count)[rows_of(count, rank, world)]]
+    assert rows == list(range(count))
+
+
+@pytest.fixture
+def opened(tmp_path):
+    dataset = make_dataset(tmp_path / "images", 40)
+    how = How("fake", "fp32", Choices(), "cpu", tmp_path / "cache")
+    passes = open_passes(dataset, WEIGHTS, [CENTER], how)
+    for each in passes:
+        for job in each.missing():
+            each.stored[job.block.name] = None
+    return dataset, passes
+
+
+def test_an_image_done_twice_is_refused(opened):
+    dataset, passes = opened
+    parts = [[Job(CENTER, passes[0].blocks[0])], [Job(CENTER, passes[0].blocks[1])]]
+    check_whole(dataset, passes, parts)
+    name = dataset.images[0].id
+    with pytest.raises(DataError, match=rf"{name} \(crop pass at 40\): done by workers 0 and 2"):
+        check_whole(dataset, passes, [*parts, [Job(CENTER, passes[0].blocks[0])]])
+    assert first_double([("a", 0), ("b", 1), ("a", 1)]) == ("a", 0, 1)
+    assert first_double([("a", 0), ("b", 1)]) is None
+
+
+def test_an_image_that_no_worker_stored_is_refused(opened):
+    dataset, passes = opened
+    gap: Block = passes[0].blocks[1]
+    del passes[0].stored[gap.name]
+    with pytest.raises(StorageError, match=rf"{gap.stop - gap.start} images .* {dataset.images[gap.start].id}.*share"):
+        check_whole(dataset, passes, [])
+
+
+def test_workers_without_a_common_cache_are_told_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(backends.BACKENDS, "fake", "vggbench.backends.fake")
+    dataset = make_dataset(tmp_path / "images", 70)
+    store = torch.distributed.HashStore()
+    errors = []
+
+    def worker(rank: int) -> None:
+        options = {"backend": "fake", "device": "cpu", "cache_root": tmp_path / f"cache{rank}"}
+        try:
+            run_passes_together(dataset, WEIGHTS, [CENTER], group=Group(rank, 2, 2, store), **options)
+        except StorageError as error:
+            errors.append((rank, str(error)))
+
+    in_threads(worker, 2)
+    assert [rank for rank, _ in errors] == [0]
+    assert "one VGGBENCH_CACHE on a folder that they share" in errors[0][1]
+
+
+def test_one_process_alone_gives_what_run_passes_gives(tmp_path, monkeypatch):
+    monkeypatch.setitem(backends.BACKENDS, "fake", "vggbench.backends.fake")
+    dataset = make_dataset(tmp_path / "images", 40)
+    options = {"backend": "fake", "device": "cpu"}
+    one = run_passes(dataset, WEIGHTS, MIXED.passes, cache_root=tmp_path / "one", **options)
+    other = run_passes_together(dataset, WEIGHTS, MIXED.passes, cache_root=tmp_path / "other", **options)
+    assert all((one.posteriors[step] == other.posteriors[step]).all() for step in MIXED.passes)
+    assert (one.counts.computed, one.session, one.decoder) == (other.counts.computed, other.session, other.decoder)
+
+
+def in_threads(work, world: int) -> list:
+    found: list = [None] * world
+
+    def run(rank: int) -> None:
+        found[rank] = work(rank)
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_processes_share_gather_and_wait_for_the_first():
+    store, order = torch.distributed.HashStore(), []
+
+    def worker(rank: int):
+        group = Group(rank, 3, 3, store)
+        group.first(lambda: order.append(rank))
+        return group.share([rank, "x"] if rank == 0 else None), group.gather({"rank": rank})
+
+    found = in_threads(worker, 3)
+    assert order[0] == 0
+    assert sorted(order) == [0, 1, 2]
+    assert [shared for shared, _ in found] == [[0, "x"]] * 3
+    assert [gathered for _, gathered in found] == [[{"rank": 0}, {"rank": 1}, {"rank": 2}], None, None]
+
+
+def test_one_failure_ends_all_and_is_told_once():
+    store = torch.distributed.HashStore()
+
+    def worker(rank: int):
+        group = Group(rank, 3, 3, store)
+        if rank == 1:
+            return group.fail(4)
+        with pytest.raises(Ended) as raised:
+            group.gather(rank) if rank == 0 else group._wait("never")
+        return raised.value.exit_code
+
+    assert in_threads(worker, 3) == [4, True, 4]
+    assert not Group(2, 3, 3, store).fail(6)
+
+
+def test_alone_needs_no_store():
+    assert ALONE.alone
+    assert ALONE.first(lambda: 5) == 5
+    assert ALONE.share([1]) == [1]
+    assert ALONE.gather(2) == [2]
+    ALONE.check()
+    assert ALONE.fail(2)
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name in (*distributed.NEEDED, "LOCAL_RANK", "LOCAL_WORLD_SIZE", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_without_torchrun_a_process_is_alone(environment):
+    with distributed.joined() as group:
+        assert group is ALONE
+    environment.setenv("WORLD_SIZE", "1")
+    environment.setenv("RANK", "0")
+    with distributed.joined() as group:
+        assert group is ALONE
+
+
+def test_variables_that_make_no_sense_are_one_line(environment):
+    environment.setenv("RANK", "1")
+    environment.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"MASTER_ADDR, MASTER_PORT not"), distributed.joined():
+        pass
+    environment.setenv("WORLD_SIZE", "two")
+    with pytest.raises(UsageError, match=r"WORLD_SIZE='two': accepted are whole numbers"), distributed.joined():
+        pass
+
+
+def test_processes_that_do_not_meet_are_one_line(environment):
+    environment.setattr(distributed, "MEET_SECONDS", 0.2)
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")):
+        environment.setenv(name, value)
+    with pytest.raises(UsageError, match=r"did not meet at 127\.0\.0\.1:1") as raised, distributed.joined():
+        pass
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("visible", "local_rank", "taken"),
+    [(None, 3, "3"), ("4,5,6", 1, "5"), ("4,5", 3, "5"), ("7", 2, "7"), ("", 1, "")],
+)
+def test_each_process_takes_its_own_gpu(environment, visible, local_rank, taken):
+    if visible is not None:
+        environment.setenv("CUDA_VISIBLE_DEVICES", visible)
+    else:
+        environment.setenv("CUDA_VISIBLE_DEVICES", "")  # so that it is put back
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+    environment.setattr(distributed.ctypes, "CDLL", lambda name: None)
+    distributed._take_gpu(local_rank)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == taken

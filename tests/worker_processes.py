@@ -1,0 +1,159 @@
+"""Processes of one run, as torchrun starts them; as a script, it forks them, so that a test imports torch once.
+
+A line of JSON on stdin starts ``world`` workers: of an evaluation in a folder of images, or, with "steps", of a
+training. With "kill" that rank is killed after so many seconds and the others are ended, as torchrun does. Answered is
+the list of exit statuses, negative for signals.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+class Server:
+    """The script in a process of its own."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'reference'}"},
+        )
+
+    def run(self, **task) -> list[int]:
+        self.process.stdin.write(json.dumps(task, default=str) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    started = Server()
+    try:
+        yield started
+    finally:
+        started.process.stdin.close()
+        started.process.wait()
+        started.process.stdout.close()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def evaluate(task: dict, group) -> None:
+    """The record, and how many image-passes were there before, written by rank 0."""
+    import measuring
+
+    from vggbench.measure.records import accuracy_record
+    from vggbench.measure.together import run_passes_together
+    from vggbench.protocols import Choices
+
+    dataset = measuring.open_dataset(Path(task["folder"]))
+    results = run_passes_together(
+        dataset,
+        measuring.WEIGHTS,
+        measuring.MIXED.passes,
+        group=group,
+        backend="fake",
+        device="cpu",
+        cache_root=Path(task["cache"]),
+        on_bad="skip",
+    )
+    if results is not None:
+        record = accuracy_record(dataset, [(results, measuring.MIXED)], choices=Choices(), environment={})
+        found = {"record": json.loads(record.model_dump_json()), "cached": results.counts.cached}
+        Path(task["output"]).write_text(json.dumps(found))
+
+
+def train(task: dict, group) -> None:
+    """So many steps in the precision of "dtype", then a checkpoint in "output"."""
+    import numpy as np
+    import torch
+
+    from vggbench.distributed import sums
+    from vggbench.train import labelled, loop
+    from vggbench.train.recipe import Recipe
+
+    torch.set_default_dtype(getattr(torch, task["dtype"]))
+    paths = tuple(sorted(Path(task["folder"]).glob("*.jpg")))
+    images = labelled.Labelled(paths, np.arange(len(paths), dtype=np.int64) % 7, 7, "test")
+    if not group.alone:
+        sums(group, "cpu")
+    loop.train(
+        Recipe(**task["recipe"]),
+        images,
+        images,
+        Path(task["output"]),
+        stop_after_batches=task["steps"],
+        group=group,
+    )
+
+
+def serve() -> None:
+    import measuring  # noqa: F401  # and torch with it, once for all
+
+    import vggbench.measure.together  # noqa: F401
+    from vggbench import backends
+    from vggbench.backends import fake
+    from vggbench.measure import accuracy
+
+    backends.BACKENDS["fake"] = "vggbench.backends.fake"
+    accuracy.SHARD_SECONDS = 0.02
+    for line in sys.stdin:
+        task = json.loads(line)
+        slow = task.get("seconds_per_image", 0.0)
+        fake.open_session = lambda variant, device, threads, s=slow: fake.FakeSession(variant, seconds_per_image=s)
+        print(json.dumps(start(task)), flush=True)
+
+
+def start(task: dict) -> list[int]:
+    port, workers = free_port(), []
+    for rank in range(task["world"]):
+        workers.append(os.fork())
+        if workers[-1] == 0:
+            os._exit(work(task, rank, port))
+    if "kill" in task:
+        rank, seconds = task["kill"]
+        time.sleep(seconds)
+        os.kill(workers[rank], signal.SIGKILL)
+        for number, worker in enumerate(workers):
+            if number != rank:
+                os.kill(worker, signal.SIGTERM)
+    return [os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) for worker in workers]
+
+
+def work(task: dict, rank: int, port: int) -> int:
+    import torch
+
+    from vggbench import distributed
+
+    torch.set_num_threads(1)
+    world = task["world"]
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+    os.environ |= {"LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    try:
+        with distributed.joined() as group:
+            (train if "steps" in task else evaluate)(task, group)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    serve()

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pickle
+import random
 import tarfile
 import zipfile
 
@@ -460,3 +461,39 @@ def test_a_caffemodel_is_evaluated_without_a_word_about_converting_it(tmp_path):
     result = command("evaluate", *how[:3], "B", *how[4:])
     assert result.exit_code == 5
     assert "holds network A, asked was B" in result.stderr
+
+
+@pytest.mark.skipif(FULL, reason="of small files only")
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_mutated_file_is_converted_or_refused_in_one_line(tmp_path, container):
+    state = dict(state_dict(random_weights("A", 3, width=1 / 32, hidden_width=1 / 256, num_classes=3, crop_size=32)))
+    whole = write(tmp_path / "whole", container, state, "A")
+    whole = whole if whole.exists() else whole.with_suffix(".npz")  # numpy adds it
+    path, out, dice = tmp_path / "mutated", tmp_path / "out.safetensors", random.Random(0)
+    refused = 0
+    for _ in range(150):
+        data = bytearray(whole.read_bytes())
+        for _ in range(dice.choice([1, 1, 2, 8])):
+            at = dice.randrange(min(len(data), dice.choice([64, 600, 10**9])))
+            length = dice.randrange(1, 9)
+            if dice.random() < 0.5:
+                data[at : at + length] = dice.randbytes(length)
+            else:
+                del data[at : at + dice.choice([length, len(data) // 2])]
+        path.write_bytes(data)
+        try:
+            weights_convert.convert(path, out, preprocess="paper-bgr")
+        except WeightsError as error:
+            refused += str(error).count("\n") == 0
+            continue
+        assert read_weights(out).network == "A"
+        refused += 1
+    assert refused == 150
+
+
+def test_a_misspelled_tensor_is_refused(tmp_path, states):
+    state = dict(states("A"))
+    state["features.0.wEight"] = state.pop("features.0.weight")
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="do not fit any of"):
+        weights_convert.convert(tmp_path / "w.pth", tmp_path / "out.safetensors", preprocess="paper-bgr")

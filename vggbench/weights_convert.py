@@ -130,7 +130,11 @@ def arrange(path: Path, tensors: Mapping[str, Tensor], network: str | None) -> t
     """
     if any(name.startswith("features.") for name in tensors):
         state = {_renamed(name, tensors): tensor for name, tensor in tensors.items()}
-        kernels = {name[: -len(".weight")]: t.shape[-1] for name, t in state.items() if t.dim() == 4}
+        kernels = {
+            name[: -len(".weight")]: t.shape[-1]
+            for name, t in state.items()
+            if t.dim() == 4 and name.endswith(".weight")
+        }
         batch_norm = any(name.endswith("running_mean") for name in state)
         found = _network(path, kernels, network, batch_norm, by_layer=False)
     else:

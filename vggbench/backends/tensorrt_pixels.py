@@ -35,7 +35,7 @@ def from_pixels(model: onnx.ModelProto, preprocess: Preprocess) -> onnx.ModelPro
     given = made.graph.input[0]
     batch, _, height, width = (dim.dim_param or dim.dim_value for dim in given.type.tensor_type.shape.dim)
     order = np.array(["RGB".index(colour) for colour in preprocess.order], np.int64)
-    constants = {
+    constants: dict[str, npt.NDArray[Any]] = {
         "pixels.order": order,
         "pixels.mean": np.array(preprocess.mean, np.float32),
         "pixels.scale": np.array(preprocess.scale, np.float32),

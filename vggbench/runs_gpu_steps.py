@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from vgg_reference.weights import Weights
@@ -16,7 +17,7 @@ from vggbench.runs_fresh import in_fresh_process
 from vggbench.runs_gpu import NETWORKS, Request, Step
 from vggbench.runs_peak import has_cuda, time_copy, time_peak
 from vggbench.runs_peers import peers
-from vggbench.runs_timing import Task, time_variant
+from vggbench.runs_timing import Task, time_session, time_variant
 from vggbench.variants import Variant
 
 PEAKS = {"cuda": ("fp32", "tf32", "fp16", "bf16", "int8", "fp8"), "cpu": ("fp32", "bf16", "int8")}
@@ -52,6 +53,9 @@ def steps_of(request: Request) -> list[Step]:
     for backend in ("tensorrt", "torch-tensorrt") if kind == "cuda" else ():
         name = f"int8 of {backend} beside the CPU's"
         steps.append(Step(name, functools.partial(_beside_the_cpu, request, backend), (("int8", backend),)))
+    for network in NETWORKS[request.networks] if kind == "cuda" else ():
+        for precision in ("fp16", "int8"):
+            steps.append(_time_natively(request, network, precision, threads, here))
     engine = "tensorrt" if kind == "cuda" else "onnxruntime"
     for name, work in (("open again", _again), ("open and close", _open_and_close)):
         precision = "fp16" if kind == "cuda" else "fp32"
@@ -82,6 +86,29 @@ def _time(request: Request, network: str, precision: str, backend: str, threads:
         return found
 
     return Step(f"time {network} {precision} {backend}", work, ((precision, backend),))
+
+
+def _time_natively(request: Request, network: str, precision: str, threads: int, here: dict[str, Any]) -> Step:
+    """torch-tensorrt's engine in the project's own runner, timed by the clock that times the native engine."""
+
+    def work() -> list[Record]:
+        variant = variant_of(request, network, precision, "torch-tensorrt")
+        task = task_of(request, variant, threads, here, 1, request.batches)
+        return in_fresh_process(time_natively, task)
+
+    needs = ((precision, "torch-tensorrt"), (precision, "tensorrt"))
+    return Step(f"time {network} {precision} torch-tensorrt in the native runner", work, needs)
+
+
+def time_natively(task: Task) -> list[Record]:
+    """In a fresh process: a record a batch; session info "runner" tells them from torch-tensorrt's own."""
+    from vggbench.backends.native_plan import NativePlan
+
+    found: list[Record] = []
+    for batch in task.batches:
+        with NativePlan.of(task.variant, task.threads, batch, task.size) as session:
+            found += time_session(session, replace(task, batches=(batch,)), session.open_seconds)
+    return found
 
 
 def task_of(

@@ -126,7 +126,7 @@ def _growth(records: Sequence[Record]) -> Target:
 
 
 def _loop(records: Sequence[Record]) -> Target:
-    why = "measured by hand: nox -s bench -- -k loop, on the machine with the GPU"
+    why = "no step measures it yet; tests/bench/test_bench_loop.py does on a CPU"
     return Target("evaluation loop / engine's own throughput", ">= 90 %", "not run", why=why)
 
 

@@ -133,6 +133,7 @@ def _identity(record: Record) -> tuple[Any, ...]:
         tuple(work.size or ()),
         work.scenario,
         mode_of(record),
+        run.session.get("runner"),
     )
 
 

@@ -33,7 +33,7 @@ CHECKED = ("2.11", "2.14")
 
 
 def available() -> str | None:
-    """None, or one line: what is missing and how to get it. On a CPU build of torch its import fails by an assertion."""
+    """None, or one line: what is missing and how to get it. On a CPU build of torch its import is an AssertionError."""
     if not environment.has_cuda():
         return f"torch-tensorrt needs an NVIDIA driver with a device, and there is none here. {_INSTALL}"
     try:
@@ -186,7 +186,7 @@ class TrtTorchSession:
         """Images on the device through one pinned buffer, free again when __call__ returns."""
         host = torch.from_numpy(images)
         if self._staging is None or self._staging.numel() < host.numel():
-            self._staging = torch.empty(host.numel(), pin_memory=True)
+            self._staging = torch.empty(host.numel(), pin_memory=self.device != "cpu")
         pinned = self._staging[: host.numel()].view(host.shape).copy_(host)
         return pinned.to(self.device, non_blocking=True)
 

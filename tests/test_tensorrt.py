@@ -11,6 +11,7 @@ import onnx
 import pytest
 from backend_inputs import images, make, relative, weights_of
 from fake_tensorrt import MAJORS, install
+from test_protocols import make_dataset
 from typer.testing import CliRunner
 
 from vgg_reference.weights import Preprocess
@@ -20,6 +21,8 @@ from vggbench.backends.tensorrt import Settings
 from vggbench.engines.profile import Profile
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.graphs import INPUT, OUTPUT, build_graph
+from vggbench.measure.accuracy import run_passes
+from vggbench.protocols import PROTOCOLS, protocol
 from vggbench.views import to_input
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +32,13 @@ COMMAND = ["evaluate", "--backend", "tensorrt", "--images", "1"]
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("VGGBENCH_CACHE", str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    rng = np.random.default_rng(7)
+    drawn = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((90, 120), (110, 80))]
+    return make_dataset(tmp_path_factory.mktemp("images"), drawn)
 
 
 @pytest.fixture
@@ -212,6 +222,22 @@ def test_an_engine_of_pixels_ranks_as_the_float_path(precision, machine):
     with pytest.raises(ValueError, match="closed"):
         session(views)
     assert not any(cuda.live.values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("technique", sorted(PROTOCOLS))
+def test_every_protocol_of_the_paper_runs_through_an_engine(technique, precision, machine, dataset):
+    """The posteriors are those of onnxruntime on the same graph; images in crop form beyond the batch run in pieces."""
+    machine()
+    weights = weights_of("A")
+    passes = protocol(technique, (72, 80, 90) if technique.startswith("multi") else (80,)).passes
+    found = {}
+    for backend, device in (("tensorrt", "cuda"), ("onnxruntime", "cpu")):
+        quantization = make(backend, precision="int8", layout="tensorrt").quantization if precision == "int8" else None
+        options = {"precision": precision, "quantization": quantization, "device": device, "threads": 2}
+        found[backend] = run_passes(dataset, weights, passes, backend=backend, **options).posteriors
+    for one in passes:
+        assert np.abs(found["tensorrt"][one] - found["onnxruntime"][one]).max() <= 1e-5
 
 
 def test_auto_takes_tensorrt_where_it_is(machine, monkeypatch):

@@ -93,7 +93,7 @@ def test_figures_of_other_views_say_what_would_measure_them():
     rows = rows_of(record(28.5, 9.9))
     (judged,) = [row.verdict for (who, _), row in rows.items() if who.startswith("He et al.")]
     assert judged.kind == "not measured"
-    assert "vggbench evaluate --network D --protocol ten-crop --scale 256" in judged.reason
+    assert "--network D --weights FILE --protocol ten-crop --scale 256 measures it" in judged.reason
 
 
 def test_torchvisions_own_figure_needs_its_filter():

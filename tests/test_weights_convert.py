@@ -204,6 +204,10 @@ def test_any_accepted_file_can_be_named_as_weights_and_is_converted_once(tmp_pat
     path = write(tmp_path / "d.caffemodel", "caffemodel2", states("D"), "D")
     found = weights.resolve(str(path), "D")
     assert found.digest == digest_of(states("D"))
+    out = weights_convert.convert(path, tmp_path / "out.safetensors").path
+    assert weights.resolve(out, "D", preprocess="paper-rgb").digest == found.digest
+    with pytest.raises(WeightsError, match="Leave --preprocess paper-bgr out"):
+        weights.resolve(out, "D", preprocess="paper-bgr")
     monkeypatch.setattr(weights_convert, "convert", None)
     assert weights.resolve(str(path), "D") == found
     with pytest.raises(WeightsError, match="classes"):

@@ -127,7 +127,8 @@ def _readable(found: Path, file: Path, network: str | None, preprocess: str | No
 
 def _show_terms(model: Published) -> None:
     """Before anything is downloaded, and on standard error, so that --json stays one document."""
-    note(f"{model.name} by {model.publisher}: {model.url or 'no address is known'}")
+    size = f", about {model.megabytes:,.0f} MB" if model.megabytes else ""
+    note(f"{model.name} by {model.publisher}: {model.url or 'no address is known'}{size}")
     note(f"Licence: {model.licence}")
     note(f"Please cite {model.citation}")
 

@@ -26,7 +26,7 @@ class Published:
 
     status: "authors" for the authors' own container, "other" else. digest: of the container, by ``digest_kind`` (sha1,
     sha256, md5); its first digits where no more is published. url: None where no address is known. preprocess: a name
-    of vgg_reference's PREPROCESSING, what the file expects.
+    of vgg_reference's PREPROCESSING, what the file expects. megabytes: about, as its source says; None if it does not.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Published:
     training: str
     batch_norm: bool = False
     train_scale: str | None = None
+    megabytes: float | None = None
 
     def holds(self, digests: Mapping[str, str]) -> bool:
         """Whether these digests of a container (sha1, sha256, md5 -> hex) are this file's."""
@@ -104,6 +105,7 @@ def _authors() -> Iterator[Published]:
             licence=licence,
             training=model["training"],
             train_scale=paper.PUBLIC_TRAIN_SCALE,
+            megabytes=float(model["size"].split()[0]),
             **_common("authors"),
         )
 
@@ -122,6 +124,7 @@ def _torchvision() -> Iterator[Published]:
             digest=model["sha256_prefix"],
             training=f"torchvision's own training: {found['recipe']}",
             batch_norm=model["batch_norm"],
+            megabytes=model["file_size_mb"],
             **_common("torchvision"),
         )
 

@@ -55,6 +55,8 @@ def resolve(
         file = weights_convert.converted(path, network, preprocess)
         given = PREPROCESSING[preprocess] if preprocess and file == path else None
         found = read_weights(file, network, num_classes, given)
+        if given is not None and found.source is not None and read_header(file).preprocess != given:
+            raise WeightsError(f"{file}: was converted and says what it expects. Leave --preprocess {preprocess} out.")
     except UnknownArchitecture as error:
         raise UsageError(str(error)) from error
     except BadWeights as error:
@@ -208,6 +210,7 @@ def _published_row(model: paper_models.Published) -> dict[str, Any]:
         "citation": model.citation,
         "preprocess": model.preprocess,
         "batch_norm": model.batch_norm,
+        "megabytes": model.megabytes,
         "scores": [_score(anchor) for anchor in paper_anchors.of_model(model)],
         "file": str(weights_fetch.place(model)) if here else model.file,
         "note": "fetched"

@@ -84,7 +84,7 @@ def _command(anchor: Anchor) -> str:
     scales = ",".join(str(scale) for _, scale, _, _ in steps)
     how = f"--protocol multi-scale --scales {scales}" if len(steps) > 1 else f"--protocol {name} --scale {scales}"
     chosen = f" --resize-filter {anchor.resize_filter}" if anchor.resize_filter else ""
-    return f"vggbench evaluate --network {anchor.network} {how}{chosen}"
+    return f"vggbench evaluate --data IMAGENET_DIR --network {anchor.network} --weights FILE {how}{chosen}"
 
 
 def verdicts_of(record: Record) -> dict[str, Any]:

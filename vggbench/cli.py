@@ -17,6 +17,7 @@ from vggbench import (
     cli_history,
     cli_latency,
     cli_numerics,
+    cli_project,
     cli_run,
     cli_tools,
     cli_weights,
@@ -61,6 +62,7 @@ if importlib.util.find_spec("vggbench.cli_train"):
     from vggbench import cli_train
 
     app.command("train")(guarded(cli_train.train))
+app.command("project")(guarded(cli_project.project))
 app.command("report")(guarded(cli_run.report))
 app.command("latency")(guarded(cli_latency.latency))
 app.command("peak")(guarded(cli_latency.peak))

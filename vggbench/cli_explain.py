@@ -35,6 +35,15 @@ def show_estimate(estimate: Any, json: bool) -> None:
         f"{estimate.views:,} views are not in the cache yet: about {duration(estimate.seconds)} "
         f"({estimate.speed})"
     )
+    each = estimate.preparing["decode_seconds_an_image"]
+    say(
+        f"{estimate.limits.capitalize()} limits: {duration(estimate.network_seconds)} of the network, "
+        f"{duration(estimate.preparing_seconds)} of preparing on {estimate.workers} threads "
+        f"({1000 * each:.1f} ms an image to decode)."
+    )
+    say(f"Posteriors in the cache: {estimate.disk_bytes / 1e6:,.0f} MB. To be downloaded: nothing.")
+    for name, size in estimate.downloads.items():
+        say(f"  not given, and public: weights of {name}, {size / 1e6:,.0f} MB (vggbench weights fetch)")
     show_missing(estimate.missing)
 
 

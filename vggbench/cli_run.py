@@ -39,6 +39,9 @@ def reproduce(
         bool, typer.Option(help="Also time each network at each precision, where there are several.")
     ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it costs, and stop.")] = False,
+    crops_per_second: Annotated[
+        float | None, typer.Option(min=0.001, help="For --dry-run: the first network's speed, instead of a trial.")
+    ] = None,
     preprocess: Annotated[
         str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
     ] = None,
@@ -107,7 +110,7 @@ def reproduce(
         with progress.shown(quiet or json or group.rank > 0) as report_progress:
             if dry_run:
                 if group.rank == 0:
-                    show_estimate(runs_estimate.estimate(request, report_progress), json)
+                    show_estimate(runs_estimate.estimate(request, report_progress, crops_per_second), json)
                 return
             done = runs.reproduce(request, out, report_progress, group)
         if done is not None:

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import io
-import time
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from PIL import Image
 
-from vgg_reference.weights import Weights
-from vggbench import plan, runs_inputs, runs_precision
-from vggbench.backends import open_session
+from vggbench import plan, runs_inputs, runs_parts, runs_precision
 from vggbench.images import Dataset
 from vggbench.measure.accuracy import missing_views
-from vggbench.measure.latency import random_input
+from vggbench.measure.pipeline import default_workers
+from vggbench.measure.shards import resolve
 from vggbench.precisions import QUANTIZED
 from vggbench.progress import Report, silent
 from vggbench.protocols import Pass
 from vggbench.runs_inputs import Request, Setting
-from vggbench.variants import Variant
 
-#: The speed is taken on so many crops at once, for so long; images whose headers give the typical shape.
-TRIAL_BATCH, TRIAL_SECONDS, SHAPES = 8, 0.5, 100
+#: Images whose headers give the typical shape.
+SHAPES = 100
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """networks: one flat dict each. views_to_compute: those that the cache does not hold."""
+    """networks: one flat dict each. views_to_compute: those that the cache does not hold.
+
+    seconds: of the slower of network and preparing, network by network; limits: which it is, over all. preparing:
+    seconds an image on one thread. disk_bytes: of all posteriors. downloads: of missing networks with public weights.
+    """
 
     data: str
     images: int
@@ -40,22 +41,41 @@ class Estimate:
     seconds: float
     speed: str
     missing: tuple[str, ...]
+    network_seconds: float
+    preparing_seconds: float
+    workers: int
+    limits: str
+    preparing: dict[str, Any]
+    disk_bytes: int
+    downloads: dict[str, int]
 
 
-def estimate(request: Request, progress: Report = silent) -> Estimate:
-    """Plans the run and times a short trial of its first network; the others, at every precision, are taken to be as
-    fast per multiply-accumulate. Decoding is not counted, nor is what the cache holds of int8: that would need its
-    ranges. Raises any VggbenchError."""
+def estimate(request: Request, progress: Report = silent, crops_per_second: float | None = None) -> Estimate:
+    """Plans the run and times short trials of its first network and of preparing images; the other networks, at every
+    precision, are taken to be as fast per multiply-accumulate. What the cache holds of int8 is not counted: that would
+    need its ranges. crops_per_second: of the first network, instead of the trial. Raises any VggbenchError."""
     dataset = runs_inputs.dataset_of(request, progress)
     work = runs_inputs.plan_of(request, dataset)
     aspect = typical_aspect(dataset)
     first = work.networks[0].weights
-    macs_per_second = _speed(first, request.setting)
+    if crops_per_second is None:
+        macs_per_second = runs_parts.macs_per_second(first, request.setting)
+        speed = f"{macs_per_second / 1e9:.0f} billion multiply-accumulates/s in a trial of {first.network}"
+    else:
+        macs_per_second = crops_per_second * plan.crop_macs(first)
+        speed = f"{crops_per_second:,.1f} crops/s of {first.network}, as given"
+    steps = tuple({step: None for network in work.networks for step, _ in network.passes})
+    choices, decoder = request.setting.choices, request.setting.decoder
+    prepared = runs_parts.preparing(dataset, steps, first.crop_size, choices, decoder)
+    workers = default_workers(resolve(request.setting.backend, request.setting.device))
     lines = [
-        _line(network, dataset, each.setting, aspect, macs_per_second)
+        _line(network, dataset, each.setting, aspect, macs_per_second, prepared, workers)
         for each in (request, *runs_precision.others(request))
         for network in (work if each is request else runs_inputs.plan_of(each, dataset)).networks
     ]
+    network_seconds, preparing_seconds = (
+        sum(line[key] for line in lines) for key in ("network_seconds", "preparing_seconds")
+    )
     return Estimate(
         data=f"{dataset.name} ({dataset.split})",
         images=max(row.images for row in work.rows),
@@ -65,8 +85,15 @@ def estimate(request: Request, progress: Report = silent) -> Estimate:
         views=sum(line["views"] for line in lines),
         views_to_compute=sum(line["views_to_compute"] for line in lines),
         seconds=sum(line["seconds"] for line in lines),
-        speed=f"{macs_per_second / 1e9:.0f} billion multiply-accumulates/s in a trial of {first.network}",
+        speed=speed,
         missing=work.missing,
+        network_seconds=network_seconds,
+        preparing_seconds=preparing_seconds,
+        workers=workers,
+        limits="the network" if network_seconds >= preparing_seconds else "decoding and rescaling",
+        preparing=runs_parts.as_line(prepared),
+        disk_bytes=sum(line["disk_bytes"] for line in lines),
+        downloads=runs_parts.downloads(work.missing),
     )
 
 
@@ -82,25 +109,14 @@ def typical_aspect(dataset: Dataset) -> float:
     return median(found) if found else 4 / 3
 
 
-def _speed(weights: Weights, setting: Setting) -> float:
-    """Multiply-accumulates a second."""
-    session = open_session(
-        Variant(weights, "crop", setting.backend, setting.precision), setting.device, setting.threads
-    )
-    try:
-        images = random_input(TRIAL_BATCH, (weights.crop_size, weights.crop_size))
-        session(images)
-        calls, started = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - started) < TRIAL_SECONDS or not calls:
-            session(images)
-            calls += 1
-        return calls * TRIAL_BATCH * plan.crop_macs(weights) / elapsed
-    finally:
-        session.close()
-
-
 def _line(
-    network: plan.NetworkPlan, dataset: Dataset, setting: Setting, aspect: float, macs_per_second: float
+    network: plan.NetworkPlan,
+    dataset: Dataset,
+    setting: Setting,
+    aspect: float,
+    macs_per_second: float,
+    prepared: runs_parts.Preparing,
+    workers: int,
 ) -> dict[str, Any]:
     """One network's share."""
     weights = network.weights
@@ -121,6 +137,9 @@ def _line(
             absent[step] = max(absent.get(step, 0), count)
     crops = {step: plan.image_crops(weights, step, setting.choices, aspect) for step, _ in network.passes}
     to_do = sum(count / step.views * crops[step] for step, count in absent.items())
+    left = [(step, -(-absent.get(step, 0) // step.views)) for step, _ in network.passes]
+    network_seconds = to_do * plan.crop_macs(weights) / macs_per_second
+    preparing_seconds = prepared.seconds(left) / workers
     return {
         "network": weights.network,
         "precision": setting.precision,
@@ -131,5 +150,8 @@ def _line(
         "crop_equivalents": plan.crop_equivalents(network, setting.choices, aspect),
         "views": sum(images * step.views for step, images in network.passes),
         "views_to_compute": sum(absent.values()),
-        "seconds": to_do * plan.crop_macs(weights) / macs_per_second,
+        "network_seconds": network_seconds,
+        "preparing_seconds": preparing_seconds,
+        "seconds": max(network_seconds, preparing_seconds),
+        "disk_bytes": runs_parts.posterior_bytes(weights, network.passes),
     }

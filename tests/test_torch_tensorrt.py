@@ -1,10 +1,11 @@
 """torch-tensorrt without a GPU: the network as it is exported, Q/DQ from our ranges, and what is asked of its library.
 
-The library and modelopt are fakes with the real names; what dynamo's functions take was recorded from the wheels of 2.11
-to 2.14 by tests/torch_tensorrt_surface.py. No engine was built or run here.
+The library and modelopt are fakes with the real names; what dynamo's functions take was recorded from the wheels of
+2.11 to 2.14 by tests/torch_tensorrt_surface.py. No engine was built or run here.
 """
 
 import functools
+import importlib.machinery
 import json
 import sys
 import types
@@ -86,6 +87,13 @@ class Quantizer(nn.Module):
         return torch.clamp(torch.round(x / scale), -128, 127) * scale
 
 
+def rounded(layer, x):
+    x, weight = layer.input_quantizer(x), layer.weight_quantizer(layer.weight)
+    if isinstance(layer, nn.Linear):
+        return nn.functional.linear(x, weight, layer.bias)
+    return layer._conv_forward(x, weight, layer.bias)
+
+
 def fake_modelopt(seen):
     def quantize(model, config, forward_loop=None):
         assert forward_loop is None
@@ -95,13 +103,7 @@ def fake_modelopt(seen):
                 for name in ("input_quantizer", "weight_quantizer", "output_quantizer"):
                     setattr(layer, name, Quantizer(config["kind"]))
 
-                def hook(layer, given):
-                    if not hasattr(layer, "kept"):
-                        layer.kept = layer.weight.data
-                        layer.weight.data = layer.weight_quantizer(layer.kept)
-                    return (layer.input_quantizer(given[0]),)
-
-                layer.register_forward_pre_hook(hook)
+                layer.forward = functools.partial(rounded, layer)
         return model
 
     module = types.ModuleType("modelopt.torch.quantization")
@@ -191,6 +193,7 @@ class Event:
         self.cuda, self.blocking, self.at = cuda, blocking, None
 
     def record(self, stream):
+        self.cuda.now += self.cuda.tick
         self.at = self.cuda.now
 
     def synchronize(self):
@@ -203,7 +206,8 @@ class Event:
 class Cuda:
     """Stands for torch.cuda: a call takes 1 second of its time, a replay of a graph half of one."""
 
-    def __init__(self, capture_fails=False):
+    def __init__(self, capture_fails=False, tick=0.0):
+        self.tick = tick
         self.now, self.launched, self.waits, self.events = 0.0, 0, [], []
         self.capture_fails, self.capturing = capture_fails, False
 
@@ -356,10 +360,12 @@ def fake_library(version, calls, left=()):
 def session(monkeypatch, tmp_path):
     """Makes a session on a machine whose GPU is this CPU."""
     monkeypatch.setenv("VGGBENCH_CACHE", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "tensorrt", types.ModuleType("tensorrt"))
+    tensorrt = types.ModuleType("tensorrt")
+    tensorrt.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)  # torch asks whether it is there
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(torch_tensorrt, "TorchClock", functools.partial(TorchClock, cuda=Cuda()))
+    monkeypatch.setattr(torch_tensorrt, "TorchClock", functools.partial(TorchClock, cuda=Cuda(tick=0.001)))
 
     def open_(version="2.13.0", left=(), **more):
         calls = []
@@ -423,10 +429,11 @@ def test_a_partial_compilation_is_refused_and_its_nodes_are_named(session):
 def test_a_partial_compilation_that_the_library_does_not_notice_is_refused_too(session, monkeypatch):
     opened, _ = session(left=(torch.relu,))
     real = sys.modules["torch_tensorrt"].dynamo.compile
-    lax = types.SimpleNamespace(
-        compile=lambda program, **kw: real(program, **{**kw, "require_full_compilation": False})
-    )
-    monkeypatch.setattr(sys.modules["torch_tensorrt"], "dynamo", lax)
+
+    def lax(program, **options):
+        return real(program, **{**options, "require_full_compilation": False})
+
+    monkeypatch.setattr(sys.modules["torch_tensorrt"], "dynamo", types.SimpleNamespace(compile=lax))
     with pytest.raises(BackendUnavailable, match="leave a part"):
         opened(images(1))
 
@@ -461,9 +468,7 @@ def test_without_a_driver_it_is_one_line_and_its_import_costs_nothing(monkeypatc
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "raised", [AssertionError("Torch not compiled with CUDA"), AssertionError(), OSError("no lib")]
-)
+@pytest.mark.parametrize("raised", [AssertionError("Torch is not for CUDA"), AssertionError(), OSError("no lib")])
 def test_whatever_its_import_raises_it_is_not_available_and_why(monkeypatch, raised):
     class Finder:
         def find_spec(self, name, path=None, target=None):

@@ -21,7 +21,7 @@ from fake_tensorrt_run import run_classes
 
 from vggbench import environment
 from vggbench.backends import tensorrt as backend
-from vggbench.engines import buffers, buffers_cuda, logs
+from vggbench.engines import buffers, buffers_cuda, logs, opening
 from vggbench.engines.device import Device
 
 DATA = Path(__file__).parent / "data"
@@ -106,7 +106,7 @@ def install(monkeypatch, version, memory_bytes=1 << 34, **faults):
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda.module())
     monkeypatch.setattr(buffers, "PROVIDERS", {"cuda-python": "vggbench.engines.buffers_cuda"})
     monkeypatch.setattr(environment, "has_cuda", lambda: True)
-    for module in (backend, logs):
+    for module in (backend, logs, opening):
         monkeypatch.setattr(module, "first_device", lambda: DEVICE)
     buffers_cuda._cuda.cache_clear()
     logs.logger.cache_clear()

@@ -12,8 +12,8 @@ from fake_tensorrt import MAJORS, install
 
 from vggbench import backends
 from vggbench.backends import BACKENDS, tensorrt
-from vggbench.backends.tensorrt import Settings
 from vggbench.engines import buffers, buffers_cuda
+from vggbench.engines.opening import Settings
 from vggbench.engines.profile import Profile, profile_for
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.measure.latency import Timed, clock_of, measure_latency

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,17 +11,18 @@ import numpy as np
 import onnx
 import pytest
 from backend_inputs import images, make, relative, weights_of
-from fake_tensorrt import MAJORS, install
+from fake_tensorrt import DEVICE, MAJORS, install
 from test_protocols import make_dataset
 from typer.testing import CliRunner
 
 from vgg_reference.weights import Preprocess
 from vggbench import backends, cache, cli, doctor, environment
 from vggbench.backends import layers, ort, tensorrt, tensorrt_pixels
-from vggbench.backends.tensorrt import Settings
+from vggbench.engines import cli_engine
+from vggbench.engines.opening import Settings
 from vggbench.engines.profile import Profile
 from vggbench.errors import BackendUnavailable, UsageError
-from vggbench.graphs import INPUT, OUTPUT, build_graph
+from vggbench.graphs import INPUT, OUTPUT, build_graph, export_onnx
 from vggbench.measure.accuracy import run_passes
 from vggbench.protocols import PROTOCOLS, protocol
 from vggbench.views import to_input
@@ -247,3 +249,37 @@ def test_auto_takes_tensorrt_where_it_is(machine, monkeypatch):
     with pytest.raises(BackendUnavailable, match="gone"):
         backends.check_runs("tensorrt", "fp32", "cuda")
     assert weights_of("A").crop_size == 64
+
+
+def test_an_engine_runs_by_itself_from_its_own_command(machine, monkeypatch, tmp_path, capsys):
+    _, cuda, _ = machine("8.6.0")
+    monkeypatch.setattr(cli_engine, "first_device", lambda: DEVICE)
+    monkeypatch.chdir(tmp_path)
+    graph, batch = Path("graph.onnx"), images(5)
+    graph.write_bytes(export_onnx(make("tensorrt", precision="fp16")))
+    np.save("in.npy", batch)
+    common = ["graph.onnx", "--precision", "fp16", "--crop", "64", "--batch", "1:2:4"]
+    assert cli_engine.main([*common, "--images", "in.npy", "--seconds", "0.01", "--json", "out.json"]) == 0
+    found = json.loads(Path("out.json").read_text(encoding="utf-8"))
+    assert found["shape"] == [2, 3, 64, 64]
+    assert len(found["seconds"]) >= 10
+    assert found["info"]["tensorrt"] == "8.6.0"
+    assert len(found["layers"]) == 11
+    with np.load("in.scores.npz") as scores:
+        session = tensorrt.open_session(make("tensorrt", precision="fp16"), "cuda", 1)
+        assert relative(scores[OUTPUT], session(batch)) < 1e-3
+        session.close()
+    assert not any(cuda.live.values())
+    capsys.readouterr()
+    for more, code, why in (
+        (["none.onnx"], 4, "no such graph"),
+        (["graph.onnx", "--precision", "fp8"], 6, "has no fp8"),
+        (["graph.onnx", "--batch", "many"], 2, "MIN:OPT:MAX"),
+        ([*common, "--images", "graph.onnx"], 4, "not an array"),
+        ([*common, "--seconds", "0", "--json", "no/folder.json"], 7, "cannot write"),
+    ):
+        assert cli_engine.main(more) == code
+        (line,) = capsys.readouterr().err.splitlines()
+        assert why in line
+    monkeypatch.setattr(cli_engine, "first_device", lambda: None)
+    assert cli_engine.main(common) == 6

@@ -11,7 +11,6 @@ import importlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,34 +20,19 @@ from vggbench import cache, environment
 from vggbench import precisions as table
 from vggbench.backends import Array, check_images, check_scores, default_threads, describe, offered
 from vggbench.engines import adapter, buffers, layers
-from vggbench.engines.build import Options, Report, log_steps
-from vggbench.engines.device import NO_DRIVER, Device, first_device
+from vggbench.engines.device import NO_DRIVER, first_device
 from vggbench.engines.logs import LOG
-from vggbench.engines.plans import Plan, plan_for
+from vggbench.engines.opening import Settings, opened
 from vggbench.engines.profile import Profile, profile_for
-from vggbench.engines.run import PlanRefused, Runner
+from vggbench.engines.run import Runner
 from vggbench.engines.timing import Timer
 from vggbench.errors import BackendUnavailable, StorageError
-from vggbench.graphs import OUTPUT, export_onnx, graph_path, graph_sha256
+from vggbench.graphs import OUTPUT, export_onnx, graph_path
 from vggbench.modes import Mode
 from vggbench.ranges import quantized_inputs
 from vggbench.variants import Variant
 
 _NO_CPU = "TensorRT has no CPU device"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Open choices of an engine. profile: None for the default of the variant's form; buffers: None for what is there.
-
-    cached: whether plans and timings are read from and kept in the cache.
-    """
-
-    profile: Profile | None = None
-    options: Options = field(default_factory=Options)
-    buffers: str | None = None
-    cached: bool = True
-    report: Report = log_steps
 
 
 def load() -> ModuleType:
@@ -99,7 +83,7 @@ def precisions(device: str) -> dict[str, str | None]:
 
 
 def open_session(
-    variant: Variant, device: str, threads: int | None, settings: Settings = Settings()
+    variant: Variant, device: str, threads: int | None, settings: Settings | None = None
 ) -> TensorRtSession:
     """Builds the engine if none is kept. Raises BackendUnavailable, UsageError, CalibrationError, WeightsError."""
     if device == "cpu":
@@ -107,7 +91,7 @@ def open_session(
     absent = available()
     if absent is not None:
         raise BackendUnavailable(absent)
-    return TensorRtSession(variant, threads or default_threads(), settings)
+    return TensorRtSession(variant, threads or default_threads(), settings or Settings())
 
 
 def open_for(variant: Variant, device: str, threads: int | None, batch: int, size: tuple[int, int]) -> TensorRtSession:
@@ -182,53 +166,6 @@ class TensorRtSession:
             self._timer.close()
             self._runner.close()
             self._runner = None
-
-
-def opened(
-    trt: Any, graph: Path, precision: str, profile: Profile, settings: Settings
-) -> tuple[Runner, dict[str, Any]]:
-    """A runner of the graph's engine, kept or built, and what its record says."""
-    device = first_device()
-    if device is None:
-        raise BackendUnavailable(NO_DRIVER)
-    name, provided = buffers.provider(settings.buffers)
-    root, sha = cache.root() if settings.cached else None, graph_sha256(graph)
-
-    def plan_of(refused: str = "") -> Plan:
-        return plan_for(
-            trt, graph, sha, precision, profile, device, root, settings.options, settings.report, refused=refused
-        )
-
-    plan = plan_of()
-    try:
-        runner = Runner(trt, plan.data, provided)
-    except PlanRefused as refused:
-        if plan.source != "cache":
-            raise
-        plan = plan_of(str(refused))
-        runner = Runner(trt, plan.data, provided)
-    return runner, _said(trt, device, name, sha, plan, runner, settings.options)
-
-
-def _said(
-    trt: Any, device: Device, buffers_of: str, sha: str, plan: Plan, runner: Runner, options: Options
-) -> dict[str, Any]:
-    return {
-        "tensorrt": str(trt.__version__),
-        "gpu": device.name,
-        "compute_capability": device.sm / 10,
-        "gpu_driver": device.driver,
-        "buffers": buffers_of,
-        "graph_sha256": sha,
-        "engine_key": plan.key,
-        "engine_source": plan.source,
-        "engine_kept": bool(plan.kept),
-        "engine_bytes": len(plan.data),
-        "build_seconds": round(plan.build_seconds, 3),
-        "context_bytes": runner.context_bytes,
-        "profile": str(runner.profile),
-        **{f"builder_{name}": value for name, value in dataclasses.asdict(options).items()},
-    }
 
 
 @contextmanager

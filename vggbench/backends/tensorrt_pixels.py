@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vgg_reference.weights import Preprocess
 from vggbench.backends import Array, check_scores
-from vggbench.backends.tensorrt import Settings, running
+from vggbench.backends.tensorrt import running
+from vggbench.engines.opening import Settings
 from vggbench.engines.run import Runner
 from vggbench.errors import UsageError
 from vggbench.graphs import INPUT, OUTPUT, build_graph

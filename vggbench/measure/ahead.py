@@ -30,9 +30,9 @@ class Ahead(Generic[T]):
     """prepare(item) for every item on ``workers`` threads; results() gives them in order.
 
     size: bytes of a result. Threads begin nothing new while what lies ready, with what is being prepared taken at its
-    mean size, would exceed ``budget`` bytes; so memory stays within the budget and one result a thread. What no thread
-    has begun when it is asked for is prepared at once by who asks: where preparing is the slower part, waiting would
-    leave a core idle, and there is always progress, however large a result.
+    mean size, would exceed ``budget`` bytes; so memory stays within the budget and one result a thread. Who asks for
+    what is not ready prepares the next one, too: where preparing is the slower part, waiting would leave a core idle.
+    There is always progress, however large a result.
     """
 
     def __init__(
@@ -69,17 +69,20 @@ class Ahead(Generic[T]):
                 thread.join()
 
     def _next(self) -> T:
-        with self._changed:
-            mine = self._begin() if not self._slots else None
-        if mine is not None:
-            with self._stages.timed("helped"):
-                self._fill(*mine)
+        while True:
+            with self._changed:
+                if self._slots and self._slots[0].done:
+                    break
+                mine = self._begin() if not self._slots or self._room() else None
+                if mine is None:
+                    started = time.perf_counter()
+                    self._changed.wait()
+                    self._stages.add("wait", time.perf_counter() - started)
+            if mine is not None:
+                with self._stages.timed("helped"):
+                    self._fill(*mine)
         with self._changed:
             slot = self._slots.popleft()
-            started = time.perf_counter()
-            while not slot.done:
-                self._changed.wait()
-            self._stages.add("wait", time.perf_counter() - started)
             self._ready -= slot.bytes
             self._changed.notify_all()
         if slot.error is not None:
@@ -95,6 +98,9 @@ class Ahead(Generic[T]):
         return slot, item
 
     def _room(self) -> bool:
+        """Whether one more may be begun; the lock is held."""
+        if self._begun == len(self._items):
+            return False
         mean = self._total / self._finished if self._finished else 0.0
         running = self._begun - self._finished
         return len(self._slots) < AHEAD_ITEMS and self._ready + (running + 1) * mean <= self._budget

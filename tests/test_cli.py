@@ -87,7 +87,7 @@ def assert_one_line(result, code: int, *parts: str) -> None:
         (["--scale", "16"], 2, ["16", "32"]),
         (["--scale", "32", "--scales", "32,64"], 2, ["--scale", "--scales"]),
         (["--backend", "caffe"], 2, ["'caffe'", "pytorch, onnxruntime"]),
-        (["--precision", "fp64"], 2, ["'fp64'", "fp32, bf16, fp16, int8"]),
+        (["--precision", "fp64"], 2, ["'fp64'", "fp32, tf32, bf16, fp16, int8, fp8"]),
         (["--device", "tpu"], 2, ["'tpu'", "auto, cpu, cuda"]),
         (["--on-bad", "ignore"], 2, ["'ignore'", "stop, skip"]),
         (["--score-pool", "max"], 2, ["'max'", "mean_logits, mean_probs"]),
@@ -185,7 +185,7 @@ def test_damaged_records_are_named_by_their_line(tmp_path):
 
 
 def test_pruning_an_unknown_kind_is_refused():
-    assert_one_line(run("cache", "prune", "--kind", "engines"), 2, "'engines'", "posteriors")
+    assert_one_line(run("cache", "prune", "--kind", "motors"), 2, "'motors'", "posteriors")
 
 
 def test_a_mistake_of_the_program_is_shown_and_ends_with_70(monkeypatch, photos):

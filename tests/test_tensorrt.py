@@ -283,3 +283,12 @@ def test_an_engine_runs_by_itself_from_its_own_command(machine, monkeypatch, tmp
         assert why in line
     monkeypatch.setattr(cli_engine, "first_device", lambda: None)
     assert cli_engine.main(common) == 6
+
+
+def test_an_engine_made_for_a_batch_takes_that_alone(machine):
+    machine()
+    session = backends.open_for(make("tensorrt"), "cuda", 1, 8, (64, 64))
+    assert session.info["profile"] == "batch 8:8:8 height 64:64:64 width 64:64:64"
+    assert len(session.time_calls(images(8), 2, False)) == 2
+    assert session(images(19)).shape == (19, 60)
+    session.close()

@@ -179,7 +179,8 @@ def running(variant: Variant, graph: bytes, settings: Settings | None = None) ->
         settings = Settings(dataclasses.replace(default, batch=few), cached=False)
     with tempfile.TemporaryDirectory(prefix="vggbench-") as folder:
         path = Path(folder, "graph.onnx")
-        path.write_bytes(graph)
+        with cache.storage_errors(path):
+            path.write_bytes(graph)
         runner, _ = opened(load(), path, variant.precision, settings.profile or default, settings)
     try:
         yield runner
@@ -201,7 +202,8 @@ def graph_file(variant: Variant) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="vggbench-") as folder:
         path = Path(folder, "graph.onnx")
-        path.write_bytes(export_onnx(drawn))
+        with cache.storage_errors(path):
+            path.write_bytes(export_onnx(drawn))
         yield path
 
 

@@ -118,7 +118,7 @@ def test_what_was_cut_is_done_anew(planned, tmp_path):
     runs_gpu.gpu(Request(device="cpu"), tmp_path)
     (path,) = (tmp_path / "steps").glob("first*")
     path.write_bytes(path.read_bytes()[:-20])
-    assert [step.state for step in runs_gpu.gpu(Request(device="cpu"), tmp_path).steps][0] == "done"
+    assert runs_gpu.gpu(Request(device="cpu"), tmp_path).steps[0].state == "done"
     assert order == ["first", "second", "third", "first"]
 
 
@@ -179,6 +179,9 @@ def test_the_steps_of_a_cpu_and_of_a_gpu(monkeypatch):
                  "time D fp16 torch-tensorrt in the native runner", "open again tensorrt"):  # fmt: skip
         assert name in there
     assert len(set(there)) == len(there)
+    place = {name: number for number, name in enumerate(there)}
+    assert place["open and close tensorrt"] < place["time D tf32 tensorrt"]
+    assert place["numerics E int8 tensorrt"] < place["time D bf16 pytorch"], "what targets need comes first"
     assert len([name for name in there if name.startswith("time D ")]) == len(runs_peers.GPU_PEERS) + 2
 
 
@@ -211,6 +214,50 @@ def test_a_report_is_named_by_machine_and_day():
     folder = runs_gpu.default_folder()
     assert folder.parent == Path("reports")
     assert folder.name.rpartition("-20")[2][2:].count("-") == 2
+
+
+# An engine's Python of its own
+
+ENGINE_PYTHON = """#!{python}
+import json, sys
+import numpy as np
+arguments = dict(zip(sys.argv[4::2], sys.argv[5::2]))
+assert sys.argv[1:3] == ["-m", "vggbench.engines.cli_engine"] and sys.argv[3].endswith(".onnx")
+if arguments["--precision"] == "int8":
+    sys.exit("vggbench: TensorRT does not load (no such library).")
+info = {{"tensorrt": "8.6.0", "gpu": "A GPU", "clock": "CUDA events", "wait": "spinning", "cuda_graph": "captured"}}
+seconds = [0.001] * 10 if float(arguments["--seconds"]) else []
+if "--images" in arguments:
+    import onnxruntime
+    session = onnxruntime.InferenceSession(sys.argv[3], providers=["CPUExecutionProvider"])
+    np.savez(arguments["--scores"], scores=session.run(None, {{"images": np.load(arguments["--images"])}})[0])
+json.dump({{"info": info, "layers": [], "shape": [], "seconds": seconds}}, open(arguments["--json"], "w"))
+"""
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_tensorrt_in_another_python_is_timed_and_checked_over_files(tmp_path, precision):
+    python = tmp_path / "python8"
+    python.write_text(ENGINE_PYTHON.format(python=sys.executable))
+    python.chmod(0o755)
+    names = (f"time D {precision} tensorrt in another", f"numerics A {precision} tensorrt in another")
+    request = Request(
+        weights="sample", batches=(1, 4), images=4, device="cpu", threads=1, engine_python=python, only=names
+    )
+    steps = [step for step in runs_gpu_steps.steps_of(request) if step.name.startswith(names)]
+    assert len(steps) == 2
+    if precision == "int8":
+        for step in steps:
+            with pytest.raises(BackendUnavailable, match=r"^In python8: TensorRT does not load"):
+                step.work()
+        return
+    timings, (checked,) = (step.work() for step in steps)
+    assert [record.workload.batch for record in timings] == [1, 4]
+    session = timings[0].networks[0].session
+    assert (session["tensorrt"], session["runner"], session["device"]) == ("8.6.0", "another Python", "cuda:0")
+    assert shares.weight_bytes(timings[0]) > 0
+    assert checked.numerics.images == 4
+    assert max(checked.samples.values) < 0.01
 
 
 # Peers and the floor under a call
@@ -280,8 +327,9 @@ def peak(operations_per_second):
 
 def drifted(precision, reference, ratio, flips, images=1000):
     run = NetworkRun(network="A", weights={"name": "w"}, passes=[], backend="tensorrt", precision=precision)
-    numerics = Numerics(reference=run.model_copy(update={"precision": reference}), images=images, reference_errors=0,
-                        variant_errors=0, flips=flips, lost=0, gained=0, p_value=1.0, layers=[], changed=[])  # fmt: skip
+    base = run.model_copy(update={"precision": reference})
+    numerics = Numerics(reference=base, images=images, reference_errors=0, variant_errors=0, flips=flips, lost=0,
+                        gained=0, p_value=1.0, layers=[], changed=[])  # fmt: skip
     return Record(kind="numerics", networks=[run], workload=Workload(), environment={}, numerics=numerics,
                   samples=Samples(unit="ratio", values=[ratio] * 3))  # fmt: skip
 

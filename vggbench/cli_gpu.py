@@ -32,6 +32,9 @@ def gpu(
     images: Annotated[int, typer.Option(min=1, help="Sample images for ranks and numerics.")] = 512,
     batch: Annotated[str, typer.Option(help="Images a call, commas between.")] = "1,8,32,128",
     no_network: Annotated[bool, typer.Option("--no-network", help="Fail on any attempt to reach a network.")] = False,
+    engine_python: Annotated[
+        Path | None, typer.Option(help="A Python without torch that has TensorRT.", metavar="PYTHON")
+    ] = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
     json: options.Json = False,
@@ -56,6 +59,7 @@ def gpu(
         only=tuple(part.strip() for part in only.split(",")) if only else (),
         budget_seconds=budget_seconds,
         no_network=no_network,
+        engine_python=engine_python,
     )
     with progress.shown(quiet or json) as report_progress:
         done = runs_gpu.gpu(request, out, report_progress)

@@ -36,6 +36,7 @@ class Request:
 
     images: sample images for ranks and numerics. budget_seconds: no step starts later; None: as the networks have it.
     no_network: an attempt to reach one is an error.
+    engine_python: a Python without torch that has TensorRT.
     """
 
     networks: str = "D"
@@ -49,6 +50,7 @@ class Request:
     only: tuple[str, ...] = ()
     budget_seconds: float | None = None
     no_network: bool = False
+    engine_python: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from vgg_reference.weights import Weights
@@ -27,6 +28,12 @@ PEAK_SECONDS = 1.0
 OPENINGS, SETTLED = 100, 5
 #: Networks of the sample family whose engines are checked against FP32.
 CHECKED = ("A", "A-LRN", "B", "C", "D", "E")
+#: What the targets need comes before the other peers: building engines takes most of the time. A name's beginning.
+FIRST = (
+    "copy bandwidth", "peak", "time D fp16 pytorch", "time D fp16 tensorrt", "time D int8 tensorrt",
+    "time D fp16 torch-compile", "int8 of tensorrt", "numerics D fp16 tensorrt", "numerics D int8 tensorrt", "open",
+)  # fmt: skip
+SECOND = tuple(f"numerics {network} {precision} tensorrt" for network in CHECKED for precision in ("fp16", "int8"))
 #: Ranges for what is only timed: they hardly change its speed.
 TIMED_IMAGES = 16
 
@@ -56,6 +63,8 @@ def steps_of(request: Request) -> list[Step]:
     for network in NETWORKS[request.networks] if kind == "cuda" else ():
         for precision in ("fp16", "int8"):
             steps.append(_time_natively(request, network, precision, threads, here))
+    if request.engine_python is not None:
+        steps += _elsewhere(request, request.engine_python, threads, here)
     engine = "tensorrt" if kind == "cuda" else "onnxruntime"
     for name, work in (("open again", _again), ("open and close", _open_and_close)):
         precision = "fp16" if kind == "cuda" else "fp32"
@@ -66,7 +75,15 @@ def steps_of(request: Request) -> list[Step]:
                 ((precision, engine),),
             )
         )
-    return steps
+    return sorted(steps, key=lambda step: _rank(step.name))
+
+
+def _rank(name: str) -> int:
+    """Steps of one rank stay in their order."""
+    begun = [place for place, start in enumerate(FIRST) if name.startswith(start)]
+    if begun:
+        return begun[0]
+    return len(FIRST) + (0 if name.startswith(SECOND) else 1)
 
 
 def _peak(name: str, request: Request, threads: int, here: dict[str, Any]) -> list[Record]:
@@ -98,6 +115,32 @@ def _time_natively(request: Request, network: str, precision: str, threads: int,
 
     needs = ((precision, "torch-tensorrt"), (precision, "tensorrt"))
     return Step(f"time {network} {precision} torch-tensorrt in the native runner", work, needs)
+
+
+def _elsewhere(request: Request, python: Path, threads: int, here: dict[str, Any]) -> list[Step]:
+    """TensorRT's engines in a Python of their own: timed, and the sample family's scores against FP32 here."""
+    from vggbench.runs_gpu_elsewhere import numerics_elsewhere, time_elsewhere
+
+    def timing(network: str, precision: str) -> list[Record]:
+        variant = variant_of(request, network, precision, "tensorrt")
+        return time_elsewhere(python, variant, request.batches, request.min_seconds, threads, here)
+
+    def scores(network: str, precision: str) -> list[Record]:
+        sample = replace(request, weights="sample")
+        variant = variant_of(sample, network, precision, "tensorrt")
+        reference = "int8@onnxruntime/tensorrt" if precision == "int8" else "fp32@pytorch"
+        device = "cpu" if precision == "int8" else request.device
+        return numerics_elsewhere(python, variant, request.images, device, threads, reference)
+
+    found = []
+    for precision in ("fp16", "int8", "fp32"):
+        for network in NETWORKS[request.networks]:
+            name = f"time {network} {precision} tensorrt in another Python"
+            found.append(Step(name, functools.partial(timing, network, precision)))
+        for network in CHECKED:
+            name = f"numerics {network} {precision} tensorrt in another Python"
+            found.append(Step(name, functools.partial(scores, network, precision)))
+    return found
 
 
 def time_natively(task: Task) -> list[Record]:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from backend_inputs import TOLERANCE, images, make, reference, relative
+from fake_cuda import Cuda
 from torch import nn
 
 from vggbench import backends, environment, quantize_modelopt
@@ -23,7 +24,7 @@ from vggbench.backends.plain_network import exported, profile_for
 from vggbench.backends.torch_clock import TorchClock
 from vggbench.errors import BackendUnavailable
 from vggbench.measure.latency import Moded, Timed, measure_latency
-from vggbench.modes import LIKE, Mode
+from vggbench.modes import LIKE
 
 SURFACE = json.loads((Path(__file__).parent / "data" / "torch_tensorrt_surface.json").read_text())
 
@@ -183,133 +184,6 @@ def test_without_modelopt_it_is_one_line_that_says_how_to_get_it(monkeypatch):
     assert "pip install nvidia-modelopt" in quantize_modelopt.available()
     with pytest.raises(BackendUnavailable, match="nvidia-modelopt does not load"):
         quantized(make("onnxruntime", precision="int8", layout="tensorrt"))
-
-
-# Events of a clock that is made of numbers
-
-
-class Event:
-    def __init__(self, cuda, blocking):
-        self.cuda, self.blocking, self.at = cuda, blocking, None
-
-    def record(self, stream):
-        self.cuda.now += self.cuda.tick
-        self.at = self.cuda.now
-
-    def synchronize(self):
-        self.cuda.waits.append(self.cuda.launched)
-
-    def elapsed_time(self, other):
-        return 1000 * (other.at - self.at)
-
-
-class Cuda:
-    """Stands for torch.cuda: a call takes 1 second of its time, a replay of a graph half of one."""
-
-    def __init__(self, capture_fails=False, tick=0.0):
-        self.tick = tick
-        self.now, self.launched, self.waits, self.events = 0.0, 0, [], []
-        self.capture_fails, self.capturing = capture_fails, False
-
-    def is_available(self):
-        return False
-
-    def Stream(self, device):
-        return types.SimpleNamespace(synchronize=lambda: None)
-
-    def stream(self, stream):
-        import contextlib
-
-        return contextlib.nullcontext()
-
-    def Event(self, enable_timing, blocking):
-        assert enable_timing
-        self.events.append(Event(self, blocking))
-        return self.events[-1]
-
-    def CUDAGraph(self):
-        def replay():
-            self.now += 0.5
-            self.launched += 1
-
-        return types.SimpleNamespace(replay=replay)
-
-    def graph(self, graph, stream, capture_error_mode):
-        import contextlib
-
-        assert capture_error_mode == "thread_local"
-
-        @contextlib.contextmanager
-        def capture():
-            if self.capture_fails:
-                raise RuntimeError("operation not permitted when stream is capturing")
-            before = self.now, self.launched
-            yield
-            self.now, self.launched = before  # while it is captured nothing runs
-
-        return capture()
-
-    def run(self, x):
-        self.now += 1.0
-        self.launched += 1
-        return x.mean(dim=(2, 3))
-
-
-def clock(mode=None, own_graph="", **fails):
-    cuda, info = Cuda(**fails), {}
-    found = TorchClock(cuda.run, "cpu", info, own_graph, cuda)
-    if mode:
-        found.use(mode)
-    return found, cuda, info
-
-
-def test_a_call_lies_between_its_two_events_and_the_mode_is_said():
-    found, cuda, info = clock(Mode(wait="block"))
-    assert found.time_calls(images(1), 3, False) == [1.0] * 3
-    assert info == {"transfers": "excluded", "wait": "blocked until the device interrupts", "in_flight": 1,
-                    "clock": "CUDA events around one enqueue", "cuda_graph": "off"}  # fmt: skip
-    assert all(event.blocking for event in cuda.events)
-
-
-def test_two_queries_are_in_flight_like_trtexecs():
-    found, cuda, _ = clock(LIKE["trtexec-11"])
-    before = images(1)
-    found.time_calls(before, 1, False)
-    cuda.waits.clear()
-    launched = cuda.launched
-    assert found.time_calls(before, 4, False) == [0.5] * 4
-    assert [count - launched for count in cuda.waits] == [2, 3, 4, 4], "the first is waited for when two are enqueued"
-
-
-def test_back_to_back_lies_between_two_ends_and_waits_once():
-    found, cuda, _ = clock()
-    found.time_calls(images(1), 1, True)
-    cuda.waits.clear()
-    batch = images(1)
-    assert found.time_calls(batch, 5, True) == [1.0] * 5
-    assert len(cuda.waits) == 1
-
-
-def test_a_graph_is_captured_once_for_an_input_and_anew_for_another_mode():
-    found, _, info = clock(Mode(cuda_graph=True))
-    batch = images(2)
-    assert found.time_calls(batch, 2, False) == [0.5] * 2
-    assert info["cuda_graph"] == "captured"
-    found.use(Mode(cuda_graph=False))
-    assert found.time_calls(batch, 2, False) == [1.0] * 2
-    assert info["cuda_graph"] == "off"
-
-
-def test_a_capture_that_fails_is_said_and_plain_enqueues_are_timed():
-    found, _, info = clock(Mode(cuda_graph=True), capture_fails=True)
-    assert found.time_calls(images(1), 2, False) == [1.0] * 2
-    assert info["cuda_graph"].startswith("capture failed (operation not permitted")
-
-
-def test_graphs_of_a_compilers_own_are_said():
-    found, _, info = clock(own_graph="inductor's own")
-    found.time_calls(images(1), 1, False)
-    assert info["cuda_graph"] == "inductor's own"
 
 
 # The session against the recorded interface

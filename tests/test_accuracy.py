@@ -1,26 +1,19 @@
 import dataclasses
-import errno
-import json
-import os
-from pathlib import Path
 
-import measuring
 import numpy as np
 import pytest
 from measuring import CENTER, CLASSES, MIXED, WEIGHTS, make_dataset
 
-from vggbench import backends, cache
+from vggbench import backends
 from vggbench.backends import fake
-from vggbench.errors import DataError, StorageError, UsageError
+from vggbench.errors import UsageError
 from vggbench.images import Dataset
 from vggbench.images.decode import decode
-from vggbench.measure import pipeline, shards
+from vggbench.measure import pipeline
 from vggbench.measure.accuracy import missing_views, run_passes
-from vggbench.measure.pipeline import DecodedImages, softmax
-from vggbench.measure.posteriors import answer, fuse, hardest, protocol_posteriors, ranks
-from vggbench.measure.records import accuracy_record
+from vggbench.measure.pipeline import DecodedImages
+from vggbench.measure.posteriors import protocol_posteriors
 from vggbench.protocols import Choices, Pass, Protocol, crops, dense
-from vggbench.results import Record
 from vggbench.variants import Variant
 from vggbench.views import make_views, to_input
 
@@ -180,157 +173,6 @@ def test_decoded_images_are_kept_for_the_next_network_within_their_limit(dataset
     assert small.get("0", "ignore") is None
 
 
-@pytest.mark.parametrize("damage", ["cut", "bit", "garbage", "empty", "other"])
-def test_a_damaged_shard_is_computed_again(dataset, run, tmp_path, damage):
-    first = run(dataset)
-    for path in (tmp_path / "cache").rglob("*.safetensors"):
-        data = bytearray(path.read_bytes())
-        if damage == "bit":
-            data[-5] ^= 16
-        other = b"\x02\0\0\0\0\0\0\0{}"
-        path.write_bytes({"cut": data[:-9], "bit": data, "garbage": b"x" * 99, "empty": b"", "other": other}[damage])
-    again = run(dataset)
-    assert again.counts.cached == 0
-    assert same(first, again)
-    assert run(dataset).counts.cached == 120
-
-
-def test_a_shard_of_another_class_count_is_not_used(dataset, run, tmp_path):
-    run(dataset, [CENTER])
-    path = next((tmp_path / "cache").rglob("*.safetensors"))
-    stored = shards.read(path.parent, {block.name for block in shards.blocks(CENTER, 32, dataset.digests)}, CLASSES)
-    path.unlink()
-    narrow = {
-        name: dataclasses.replace(each, posteriors=np.ascontiguousarray(each.posteriors[:, 1:]))
-        for name, each in stored.items()
-    }
-    shards.write(path.parent, narrow)
-    assert run(dataset, [CENTER]).counts.cached == 0
-
-
-def test_a_bad_image_ends_the_run_in_one_line_that_names_it(dataset, run):
-    dataset = spoil(dataset, 17)
-    with pytest.raises(DataError) as raised:
-        run(dataset)
-    message = str(raised.value)
-    assert message.startswith("017.jpg: ")
-    assert "image 18 of 40" in message
-    assert "--on-bad skip" in message
-    assert "\n" not in message
-
-
-def test_a_skipped_bad_image_is_named_and_in_no_pass(dataset, run):
-    good = run(dataset)
-    dataset = spoil(dataset, 17)
-    results = run(dataset, on_bad="skip")
-    assert [bad.id for bad in results.bad] == ["017.jpg"]
-    assert list(results.kept) == [index for index in range(40) if index != 17]
-    for step, posteriors in results.posteriors.items():
-        np.testing.assert_allclose(posteriors, np.delete(good.posteriors[step], 17, axis=0), rtol=0, atol=1e-6)
-    record = accuracy_record(dataset, [(results, MIXED)], choices=Choices(), environment={})
-    assert record.workload.data["bad"] == [{"id": "017.jpg", "why": results.bad[0].why}]
-    assert record.workload.data["images"] == len(record.samples.values) == 39
-    assert run(dataset, on_bad="skip").bad == results.bad
-    with pytest.raises(DataError, match=r"017\.jpg"):  # also when it comes from the cache
-        run(dataset)
-
-
-def test_a_data_set_of_bad_images_gives_no_ranks(dataset, run):
-    for index in range(40):
-        dataset = spoil(dataset, index)
-    results = run(dataset, on_bad="skip")
-    assert len(results.bad) == 40
-    assert answer([(results, MIXED)])[0].shape == (0, CLASSES)
-
-
-def spoil(dataset: Dataset, index: int) -> Dataset:
-    path = dataset.images[index].path
-    path.write_bytes(b"\xff\xd8\xff no image %d" % index)
-    return measuring.open_dataset(path.parent)
-
-
-@pytest.mark.parametrize("on_bad", ["stop", "skip"])
-def test_a_file_that_changed_or_vanished_ends_the_run_and_is_no_bad_image(dataset, run, on_bad):
-    path = dataset.images[3].path
-    content = path.read_bytes()
-    path.write_bytes(dataset.images[4].path.read_bytes())
-    with pytest.raises(DataError, match=r"003\.jpg: was changed"):
-        run(dataset, on_bad=on_bad)
-    path.unlink()
-    with pytest.raises(DataError, match=r"003\.jpg: cannot be read: No such file"):
-        run(dataset, on_bad=on_bad)
-    path.write_bytes(content)
-    assert run(dataset).bad == ()
-
-
-def test_an_interrupted_run_goes_on_where_it_stopped(dataset, run, monkeypatch, tmp_path, sessions):
-    def interrupted(variant, device, threads):
-        return fake.FakeSession(variant, fail_at=12, error=KeyboardInterrupt)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(fake, "open_session", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(dataset)
-    results = run(dataset)
-    assert 0 < results.counts.cached < 120
-    assert same(results, run(dataset, cache_root=tmp_path / "fresh"))
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace", "open"])
-def test_a_full_disk_is_one_line_and_the_next_run_is_right(dataset, run, monkeypatch, tmp_path, step):
-    calls = []
-
-    def full(*arguments, **options):
-        calls.append(arguments)
-        if len(calls) > 4:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return genuine(*arguments, **options)
-
-    with monkeypatch.context() as patched:
-        if step == "open":
-            genuine = open
-            patched.setattr(cache, "open", full, raising=False)
-        else:
-            genuine = getattr(os, step)
-            patched.setattr(cache.os, step, full)
-        with pytest.raises(StorageError, match=r"no space left on device.*VGGBENCH_CACHE=") as raised:
-            run(dataset)
-    assert "\n" not in str(raised.value)
-    assert not list((tmp_path / "cache").rglob("*.tmp"))
-    assert same(run(dataset), run(dataset, cache_root=tmp_path / "fresh"))
-
-
-def test_a_cache_that_takes_no_files_is_told_before_any_work(dataset, run, monkeypatch, sessions):
-    def read_only(*_):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr(cache.os, "replace", read_only)
-    with pytest.raises(StorageError, match="read-only file system"):
-        run(dataset)
-    assert sessions == []
-
-
-def test_a_complete_cache_that_takes_no_files_is_enough(dataset, run, monkeypatch):
-    first = run(dataset)
-
-    def read_only(*_, **__):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    for step in ("replace", "utime", "fsync"):
-        monkeypatch.setattr(cache.os, step, read_only)
-    assert same(first, run(dataset))
-
-
-def test_pruning_beside_a_run_costs_time_only(dataset, run, tmp_path):
-    undisturbed = run(dataset, cache_root=tmp_path / "fresh")
-
-    def prune(done, total, note):
-        cache.prune(tmp_path / "cache", everything=True)
-
-    assert same(undisturbed, run(dataset, progress=prune))
-    assert same(undisturbed, run(dataset))
-
-
 def test_progress_counts_the_views_to_be_computed(dataset, run):
     seen = []
     run(dataset, [CENTER])
@@ -356,114 +198,3 @@ def test_scales_below_the_crop_and_unknown_words_are_refused(dataset, run):
         run(dataset, on_bad="ignore")
     with pytest.raises(UsageError, match=r"No exif"):
         run(dataset, choices=Choices(exif="yes"))
-
-
-@pytest.mark.parametrize(
-    ("step", "decisive"),
-    [
-        (CENTER, {"resize_filter", "side_rounding", "exif", "grid_rounding"}),
-        (CORNERS, {"resize_filter", "side_rounding", "exif", "grid_rounding"}),
-        (crops(36), {"resize_filter", "side_rounding", "exif", "grid_rounding", "grid_extent"}),
-        (dense(48), {"resize_filter", "side_rounding", "exif", "score_pool", "pool_rounding"}),
-    ],
-)
-def test_choices_name_a_pass_only_where_they_change_it(step, decisive):
-    def folder(choices):
-        variant = Variant(WEIGHTS, step.form, "pytorch", "fp32", choices.pool_rounding, choices.score_pool)
-        return shards.folder(Path("cache"), shards.identity(variant, step, choices, "decoder", "cpu"))
-
-    others = {
-        "score_pool": "mean_probs", "pool_rounding": "floor", "grid_extent": "square", "grid_rounding": "floor",
-        "resize_filter": "box", "side_rounding": "floor", "exif": "apply",
-    }  # fmt: skip
-    changed = {key for key, value in others.items() if folder(Choices(**{key: value})) != folder(Choices())}
-    assert changed == decisive
-
-
-def test_every_backend_names_the_library_whose_version_decides_its_scores():
-    assert set(backends.BACKENDS) <= {*shards.LIBRARIES, "fake"}
-    identity = shards.identity(Variant(WEIGHTS, "crop", "pytorch"), CENTER, Choices(), "decoder", "cpu")
-    assert identity["library"].startswith("torch 2.")
-
-
-def test_blocks_cover_every_image_once_and_shrink_with_the_work():
-    digests = [str(index) for index in range(101)]
-    lengths = []
-    for step in (Pass("crop", 256, "center", False), dense(256), dense(384), dense(512), crops(256)):
-        found = shards.blocks(step, 224, digests)
-        assert [index for block in found for index in range(block.start, block.stop)] == list(range(101))
-        lengths.append(found[0].stop)
-    assert lengths == [32, 32, 16, 8, 8]
-
-
-def test_softmax_survives_large_scores():
-    found = softmax(np.array([[1e4, 0.0, -1e4], [3.0, 3.0, 3.0]], np.float32))
-    np.testing.assert_allclose(found, [[1, 0, 0], [1 / 3] * 3])
-
-
-def test_equal_posteriors_count_against_the_network():
-    posteriors = np.array([[0.4, 0.4, 0.2], [0.5, 0.3, 0.2], [0.0, 1.0, 0.0], [0.2, 0.3, 0.5]])
-    assert ranks(posteriors, np.array([0, 0, 2, 2])).tolist() == [1, 0, 2, 0]
-
-
-def test_ranks_need_numbers_and_known_labels():
-    with pytest.raises(DataError, match="not finite"):
-        ranks(np.array([[np.nan, 1.0]]), np.array([1]))
-    with pytest.raises(DataError, match=r"Labels from 0 to 2; these weights have classes 0 to 1"):
-        ranks(np.ones((2, 2)), np.array([0, 2]))
-
-
-def test_fusion_is_the_mean_and_needs_the_same_images():
-    a, b = np.array([[0.2, 0.8]], np.float32), np.array([[0.6, 0.4]], np.float32)
-    np.testing.assert_allclose(fuse([a, b]), [[0.4, 0.6]], atol=1e-7)
-    with pytest.raises(DataError, match="cannot be fused"):
-        fuse([a, np.ones((2, 2), np.float32)])
-
-
-def test_an_answer_of_several_networks_covers_the_images_that_all_have(dataset, run):
-    full = run(dataset)
-    fewer = run(spoil(dataset, 2), on_bad="skip")
-    protocol = Protocol("center", (CENTER,))
-    posteriors, kept = answer([(full, protocol), (fewer, protocol)], images=10)
-    assert list(kept) == [0, 1, 3, 4, 5, 6, 7, 8, 9]
-    expected = (full.posteriors[CENTER][kept].astype(float) + fewer.posteriors[CENTER][:9]) / 2
-    np.testing.assert_allclose(posteriors, expected)
-    with pytest.raises(DataError, match="ran on 40 images; 41 are needed"):
-        answer([(full, protocol)], images=41)
-
-
-def test_the_hardest_images_are_wrong_ones_by_the_posterior_of_their_label():
-    posteriors = np.array([[0.9, 0.1, 0.0], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8], [0.4, 0.4, 0.2]])
-    cases = hardest(posteriors, np.array([0, 0, 0, 1]), ["a", "b", "c", "d"], count=3, top=2)
-    assert [case["id"] for case in cases] == ["c", "b", "d"]
-    assert cases[0] == {
-        "id": "c", "label": 0, "answer": 2, "posterior": 0.8, "true_posterior": 0.1, "top": [[2, 0.8], [1, 0.1]],
-    }  # fmt: skip
-    assert cases[2]["answer"] == 0
-
-
-def test_a_record_holds_ranks_in_order_and_survives_its_file(dataset, run):
-    results = run(dataset)
-    record = accuracy_record(
-        dataset, [(results, MIXED)], choices=Choices(), environment={"cpu": "x"}, claim="table3/A", fingerprint_full="f"
-    )
-    posteriors = np.mean([results.posteriors[step].astype(float) for step in MIXED.passes], axis=0)
-    labels = [image.label for image in dataset.images]
-    for rank, label, row in zip(record.samples.values, labels, posteriors, strict=True):
-        assert rank == sum(row[other] >= row[label] for other in range(CLASSES) if other != label)
-    assert record.networks[0].passes == [dataclasses.asdict(step) for step in MIXED.passes]
-    assert record.workload.data["fingerprint_full"] == "f"
-    assert "path" not in record.networks[0].weights
-    assert record.seed is None
-    assert Record.model_validate_json(record.model_dump_json()) == record
-    assert json.loads(record.model_dump_json())["hardest"]
-
-
-def test_a_record_over_fewer_images_is_a_prefix_of_the_one_over_all(dataset, run):
-    results = run(dataset)
-    full, part = (
-        accuracy_record(each, [(results, MIXED)], choices=Choices(), environment={})
-        for each in (dataset, subset(dataset, range(11)))
-    )
-    assert part.samples.values == full.samples.values[:11]
-    assert part.workload.data["images"] == 11

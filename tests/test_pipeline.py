@@ -106,8 +106,10 @@ def test_threads_end_when_the_rest_is_not_wanted():
 
 def test_each_scale_is_rescaled_once_for_crops_and_dense(run, tmp_path, monkeypatch):
     made = []
-    genuine = pipeline.rescale
-    monkeypatch.setattr(pipeline, "rescale", lambda image, scale, how: made.append(scale) or genuine(image, scale, how))
+    genuine = pipeline.rescale_all
+    monkeypatch.setattr(
+        pipeline, "rescale_all", lambda image, scales, how: made.extend(scales) or genuine(image, scales, how)
+    )
     dataset = make_dataset(tmp_path / "images", 10)
     run(dataset, [measuring.dense(48), CENTER, measuring.Pass("crop", 48, "corners", True)])
     assert sorted(made) == [40] * 10 + [48] * 10

@@ -67,7 +67,7 @@ def test_the_loop_beside_decoding_and_inference_alone(benchmark, tmp_path, case,
     print(f"\n{case}, {backend}: " + ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items()))
 
 
-def photographs(folder: Path, count: int, size: tuple[int, int]) -> Dataset:
+def photographs(folder: Path, count: int, size: tuple[int, int], noise: float = 8.0) -> Dataset:
     """JPEG files of about a photograph's detail and the given (height, width)."""
     folder.mkdir()
     generator = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def photographs(folder: Path, count: int, size: tuple[int, int]) -> Dataset:
     for index in range(count):
         coarse = generator.integers(0, 256, (size[0] // 8, size[1] // 8, 3), dtype=np.uint8)
         smooth = np.asarray(Image.fromarray(coarse).resize(size[::-1]), np.int16)
-        noisy = smooth + generator.normal(0, 8, smooth.shape)
+        noisy = smooth + generator.normal(0, noise, smooth.shape)
         path = folder / f"{index}.jpg"
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=90)
         images.append(LabelledImage(path.name, path, 0))

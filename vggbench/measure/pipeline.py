@@ -24,7 +24,7 @@ from vggbench.measure.shards import Stored
 from vggbench.measure.stages import Stages
 from vggbench.measure.stored import Job
 from vggbench.protocols import Choices
-from vggbench.views import make_views, rescale, to_input
+from vggbench.views import make_views, rescale_all, to_input
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -111,8 +111,7 @@ def compute(
         except BadImage as bad:
             return [bad.why] * len(by_image[index])
         with stages.timed("resize"):
-            scales = dict.fromkeys(job.step.scale for job in by_image[index])
-            scaled = {scale: rescale(image, scale, choices) for scale in scales}
+            scaled = rescale_all(image, list(dict.fromkeys(job.step.scale for job in by_image[index])), choices)
             return [make_views(scaled[job.step.scale], job.step, weights.crop_size, choices) for job in by_image[index]]
 
     order = sorted(by_image)

@@ -1,0 +1,102 @@
+"""Preparing images beside its parts: python -m pytest tests/bench/test_bench_pipeline.py --benchmark-only -s
+
+Nothing is asserted about time: on a machine with other work no bound is honest. CPU seconds stand beside the wall's,
+for they do not count what other work took.
+"""
+
+import statistics
+import time
+from contextlib import closing
+
+import pytest
+from test_bench_loop import SAMPLE, photographs
+
+from vgg_reference.weights import random_weights
+from vggbench.environment import usable_cores
+from vggbench.errors import BackendUnavailable
+from vggbench.images.decode import DECODERS, decode, decoder_name
+from vggbench.measure.accuracy import run_passes
+from vggbench.measure.ahead import Ahead
+from vggbench.measure.pipeline import DecodedImages, decoded_image
+from vggbench.measure.stages import Stages
+from vggbench.protocols import Pass
+
+#: Files of about the size of ImageNet's validation images, 126 KB in the mean of 6.3 GB.
+ROUNDS, IMAGES, SIZE, NOISE = 3, 192, (375, 500), 22.0
+
+
+@pytest.fixture(autouse=True)
+def _on_demand(request):
+    if not request.config.getoption("--benchmark-only", False):
+        pytest.skip("a benchmark; run it with: nox -s bench")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return photographs(tmp_path_factory.mktemp("photographs") / "images", IMAGES, SIZE, NOISE)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_decoding_on_all_cores_beside_the_decoder_alone_times_the_cores(benchmark, dataset, decoder):
+    """Reading and checking the files, and handing the pixels over, are part of the one and not of the other."""
+    try:
+        decoder_name(decoder)
+    except BackendUnavailable as absent:
+        pytest.skip(str(absent))
+    cores = usable_cores()
+    files = [image.path.read_bytes() for image in dataset.images]
+    rates: dict[str, list[float]] = {"pipeline": [], "decoder alone": [], "CPU: pipeline / decoder": []}
+
+    def once() -> None:
+        started = time.thread_time()
+        for data in files:
+            decode(data, "ignore", decoder)
+        alone = time.thread_time() - started
+
+        def prepare(index: int) -> bytes:
+            decoded_image(dataset, index, "ignore", DecodedImages(0), decoder, Stages())
+            return b""
+
+        ahead = Ahead(prepare, range(IMAGES), cores - 1 or 1, 1 << 30, len, Stages())
+        wall, cpu = time.perf_counter(), time.process_time()
+        with closing(ahead.results()) as results:
+            for _ in results:
+                pass
+        rates["pipeline"].append(IMAGES / (time.perf_counter() - wall))
+        rates["CPU: pipeline / decoder"].append((time.process_time() - cpu) / alone)
+        rates["decoder alone"].append(IMAGES / alone)
+
+    benchmark.pedantic(once, rounds=ROUNDS, warmup_rounds=1)
+    found = {name: statistics.median(values) for name, values in rates.items()}
+    found["pipeline / (decoder alone x cores)"] = found["pipeline"] / found["decoder alone"] / cores
+    report(benchmark, f"decoding by {decoder} on {cores} cores", found)
+
+
+def test_three_scales_from_one_decode_beside_three_runs(benchmark, dataset, tmp_path):
+    weights = random_weights("A", **{**SAMPLE, "width": 1 / 32})
+    passes = [Pass("crop", scale, "center", False) for scale in (64, 73, 82)]
+    seconds: dict[str, list[float]] = {"one run": [], "three runs": [], "one run, CPU": [], "three runs, CPU": []}
+    options = {"backend": "onnxruntime", "device": "cpu", "threads": 1, "workers": 1}
+
+    def timed(name: str, steps: list[list[Pass]]) -> None:
+        cpu, wall = time.process_time(), 0.0
+        for number, part in enumerate(steps):
+            root = tmp_path / f"{name} {number} {len(seconds[name])}"
+            wall += run_passes(dataset, weights, part, cache_root=root, **options).counts.seconds
+        seconds[name].append(wall)
+        seconds[f"{name}, CPU"].append(time.process_time() - cpu)
+
+    def once() -> None:
+        timed("one run", [passes])
+        timed("three runs", [[step] for step in passes])
+
+    benchmark.pedantic(once, rounds=ROUNDS, warmup_rounds=1)
+    found = {name: statistics.median(values) for name, values in seconds.items()}
+    found["three runs / one run"] = found["three runs"] / found["one run"]
+    found["three runs / one run, CPU"] = found["three runs, CPU"] / found["one run, CPU"]
+    report(benchmark, "three scales of a small A", found)
+
+
+def report(benchmark, what: str, found: dict[str, float]) -> None:
+    benchmark.extra_info.update(found)
+    print(f"\n{what}: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items()))

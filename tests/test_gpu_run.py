@@ -157,7 +157,7 @@ def test_the_command_ends_with_the_steps_and_the_targets(planned, tmp_path):
 
 def test_a_step_that_reaches_for_the_network_fails_where_that_is_forbidden():
     code = (
-        "import socket, vggbench.runs_gpu as r; r.refuse_networks()\n"
+        "import socket, vggbench.runs_fresh as r; r.refuse_networks()\n"
         "from vggbench.errors import BackendUnavailable\n"
         "for go in (lambda: socket.create_connection(('127.0.0.1', 9), 1), lambda: socket.getaddrinfo('a.test', 1)):\n"
         "    try: go()\n"
@@ -381,3 +381,11 @@ def test_hardware_is_only_claimed_with_a_report_or_an_error():
     for entry in runs_gpu_support.SUPPORT:
         assert entry.hardware == runs_gpu_support.NOT_RUN or entry.report or entry.error
         assert not entry.report or (ROOT / entry.report).is_dir()
+
+
+def test_a_fresh_process_is_kept_from_the_network_too(monkeypatch):
+    from vggbench import runs_fresh
+
+    monkeypatch.setenv(runs_fresh.NO_NETWORK, "1")
+    with pytest.raises(BackendUnavailable, match="--no-network: something tried to reach"):
+        runs_fresh.in_fresh_process(latency_workers.reach_out)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +12,11 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from vggbench.errors import BackendUnavailable
+
 R = TypeVar("R")
+#: Set where networks are refused; fresh processes inherit it.
+NO_NETWORK = "VGGBENCH_NO_NETWORK"
 
 
 class WorkerDied(Exception):
@@ -70,8 +76,22 @@ def sigint_blocked() -> Iterator[None]:
             handler(signal.SIGINT, None)
 
 
+def refuse_networks() -> None:
+    """From now on an attempt of this process, or of a fresh one, to reach a network raises BackendUnavailable."""
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "socket.getaddrinfo" or (event == "socket.connect" and isinstance(arguments[1], tuple)):
+            where = arguments[1] if event == "socket.connect" else arguments[0]
+            raise BackendUnavailable(f"--no-network: something tried to reach {where}.")
+
+    os.environ[NO_NETWORK] = "1"
+    sys.addaudithook(refuse)
+
+
 def _answer(sender: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """In the fresh process."""
+    if os.environ.get(NO_NETWORK):
+        refuse_networks()
     try:
         answer = ("done", work(*arguments))
     except MemoryError:

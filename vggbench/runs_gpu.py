@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from vggbench import environment, runs_inputs
 from vggbench.backends import missing, resolve_device
 from vggbench.errors import BackendUnavailable, RecordError, UsageError, VggbenchError
 from vggbench.progress import Report, silent
 from vggbench.results import Record, read_records, write_records
-from vggbench.runs_fresh import WorkerDied, in_fresh_process
+from vggbench.runs_fresh import WorkerDied, refuse_networks
 from vggbench.runs_peak import has_cuda
 from vggbench.variants import digest_of
 
@@ -122,18 +120,6 @@ def default_folder() -> Path:
     return Path("reports") / f"{name}-{datetime.now(timezone.utc):%Y-%m-%d}"
 
 
-def refuse_networks() -> None:
-    """From now on an attempt of this process to reach a network raises BackendUnavailable."""
-
-    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "socket.getaddrinfo" or (event == "socket.connect" and isinstance(arguments[1], tuple)):
-            raise BackendUnavailable(
-                f"--no-network: something tried to reach {arguments[1] if event[-1] == 't' else arguments[0]}."
-            )
-
-    sys.addaudithook(refuse)
-
-
 def _take(step: Step, request: Request, out: Path, left: float) -> tuple[Ended, list[Record]]:
     """Does a step, or finds what an earlier run kept of it."""
     path = out / "steps" / f"{re.sub(r'[^A-Za-z0-9]+', '-', step.name)}-{_key(step, request)[:12]}.jsonl"
@@ -185,6 +171,3 @@ def _report(out: Path, records: list[Record], ended: list[Ended], request: Reque
     context = dataclasses.replace(context, notes=[*context.notes, *notes])
     write_records(out / "records.jsonl", records)
     pages.write_page(out / "index.html", pages.render(records, [], context))
-
-
-__all__ = ["Done", "Ended", "Request", "Step", "gpu", "in_fresh_process"]

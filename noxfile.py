@@ -59,6 +59,18 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """Builds, checks and times everything on a machine with a GPU. Arguments after -- go to `vggbench gpu`."""
+    install(session)
+    for extra in ("tensorrt", "torch-tensorrt", "modelopt", "nvml"):
+        try:
+            session.install("-e", f".[{extra}]", "-c", str(constraints()))
+        except nox.command.CommandFailed:
+            session.warn(f"{extra} could not be installed; its steps are reported as not run.")
+    session.run("python", "-m", "vggbench", "gpu", *session.posargs)
+
+
+@nox.session
 def tripwire(session: nox.Session) -> None:
     """The gate on the project itself: HEAD against the commit before it, in one environment, on any machine.
 

@@ -19,7 +19,7 @@ from vggbench.errors import DataError, UsageError
 from vggbench.images import Bad, Dataset
 from vggbench.images.decode import decoder_name
 from vggbench.measure import shards
-from vggbench.measure.pipeline import DecodedImages, compute, default_workers
+from vggbench.measure.pipeline import DecodedImages, compute, default_workers, trim_memory
 from vggbench.measure.stages import Stages
 from vggbench.measure.stored import How, Job, StoredPass, open_passes
 from vggbench.protocols import Choices, Pass, check_choices
@@ -33,6 +33,8 @@ Progress = Callable[[int, int, str], None]
 ON_BAD = ("stop", "skip")
 #: Posteriors wait at most this long before they are written; so much work can be lost to a kill.
 SHARD_SECONDS = 5.0
+#: How often memory that is free is given back.
+TRIM_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -205,13 +207,16 @@ def _collect(
     stages: Stages,
 ) -> None:
     """Takes what is computed to its pass and, every few seconds and at the end, however it comes, to the disk."""
-    done = 0
+    done, trimmed = 0, time.monotonic()
     try:
         for job, stored in blocks:
             by_step[job.step].add(job.block, stored)
             with stages.timed("store"):
                 for each in by_step.values():
                     each.save(SHARD_SECONDS)
+            if time.monotonic() - trimmed > TRIM_SECONDS:
+                trim_memory()
+                trimmed = time.monotonic()
             done += job.views
             if progress:
                 progress(done, total_views, f"{network} {job.step.form} at {job.step.scale}")

@@ -1,5 +1,6 @@
-"""The evaluation loop beside its parts, in one run: python -m pytest tests/bench --benchmark-only -s
+"""The evaluation loop beside its parts: OMP_WAIT_POLICY=passive python -m pytest tests/bench --benchmark-only -s
 
+The variable is what `vggbench evaluate` sets for itself; without it OpenMP's threads spin beside those that decode.
 Nothing is asserted about time: on a machine with other work no bound is honest. The ratios are printed and kept with
 the benchmark's own figures.
 """
@@ -34,6 +35,7 @@ DENSE_110, CROPS_110 = protocol("dense", (110,)), protocol("multi-crop", (110,))
 CASES = {
     "VGG-16 at full size, center crops": (random_weights("D"), CENTER_256, (375, 500), 64, None),
     "D of the sample family, center crops": (random_weights("D", **SAMPLE), CENTER_73, (152, 182), 512, 1),
+    "D of the sample family, center crops, two threads": (random_weights("D", **SAMPLE), CENTER_73, (152, 182), 512, 2),
     "D of the sample family, dense": (random_weights("D", **SAMPLE), DENSE_110, (152, 182), 256, 1),
     "D of the sample family, 50 crops": (random_weights("D", **SAMPLE), CROPS_110, (152, 182), 64, 1),
 }

@@ -142,9 +142,7 @@ def imagenet_record(claim: paper.Claim, top1: float, top5: float, images: int = 
     wrong1, wrong5 = round(images * top1 / 100), round(images * top5 / 100)
     values = [7] * wrong5 + [1] * (wrong1 - wrong5) + [0] * (images - wrong1)
     networks = [network_run(claim, entry, "authors", 1.0, None) for entry in claim.entries]
-    data = dataset(
-        images, name="ILSVRC-2012", split="val", classes=1000, total=50_000, layout="ImageNet validation"
-    )
+    data = dataset(images, name="ILSVRC-2012", split="val", classes=1000, total=50_000, layout="ImageNet validation")
     return Record(
         kind="accuracy",
         claim=claim.id,

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from vggbench import paper
 from vggbench.report import ReportContext, anchors, charts, numerics, tables
 from vggbench.report.precision import EXPECTED_POINTS, missed, precision_rows, what_ran
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Cards in the gallery of hardest cases.
 HARDEST = 12
+#: Of a record's JSON: hardest images shown, and levels that get a line an entry.
+SHOWN_HARDEST, JSON_LEVELS = 3, 3
 
 
 @dataclass(frozen=True)
@@ -226,13 +230,38 @@ def record_name(record: Record) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _json(record: Record, context: ReportContext) -> str:
+def _json(record: Record, context: ReportContext) -> Markup:
+    """As text inside an element, where quotes stand as they are: escaped they made up a third of the page."""
     fields = record.model_dump()
     if record.samples.unit == "rank":
         fields["samples"] = {"unit": "rank", "count": len(record.samples.values), "rank_counts": rank_counts(record)}
-    if record.environment and record.environment == context.machine:
-        fields["environment"] = "as under Environment on this page"
-    return json.dumps(numerics.shortened(fields), indent=1, ensure_ascii=False)
+    if record.environment and context.machine:
+        fields["environment"] = _difference(record.environment, context.machine)
+    if len(record.hardest) > SHOWN_HARDEST:
+        fields["hardest"] = [*record.hardest[:SHOWN_HARDEST], f"and {len(record.hardest) - SHOWN_HARDEST} in the file"]
+    text = _lines(numerics.shortened(fields))
+    return Markup(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def _lines(value: Any, depth: int = 0) -> str:
+    """JSON with a line an entry in the first levels, and what lies deeper on one line."""
+    if depth == JSON_LEVELS or not isinstance(value, dict | list) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    pad = " " * (depth + 1)
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(pad + _lines(each, depth + 1) for each in value) + "\n" + pad[1:] + "]"
+    entries = (
+        f"{pad}{json.dumps(str(key), ensure_ascii=False)}: {_lines(each, depth + 1)}" for key, each in value.items()
+    )
+    return "{\n" + ",\n".join(entries) + "\n" + pad[1:] + "}"
+
+
+def _difference(environment: dict[str, Any], machine: dict[str, Any]) -> Any:
+    """What a record's environment says otherwise than the page's; None: it does not have the entry."""
+    names = dict.fromkeys([*environment, *machine])
+    other = {name: environment.get(name) for name in names if environment.get(name) != machine.get(name)}
+    same = "as under Environment on this page"
+    return {f"{same}, but": other} if other else same
 
 
 def _plain(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Seconds by events, in a mode: what lies between two events, captures, queries in flight; on a stand-in for CUDA."""
 
 from backend_inputs import images
-from fake_cuda import Cuda
+from fake_torch_cuda import Cuda
 
 from vggbench.backends.torch_clock import TorchClock
 from vggbench.modes import LIKE, Mode

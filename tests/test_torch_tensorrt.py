@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from backend_inputs import TOLERANCE, images, make, reference, relative
-from fake_cuda import Cuda
+from fake_torch_cuda import Cuda
 from torch import nn
 
 from vggbench import backends, environment, quantize_modelopt

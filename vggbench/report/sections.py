@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: Cards in the gallery of hardest cases.
 HARDEST = 12
 #: Of a record's JSON: hardest images shown, and levels that get a line an entry.
-SHOWN_HARDEST, JSON_LEVELS = 3, 3
+SHOWN_HARDEST, JSON_LEVELS = 1, 2
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ def _show(timing: Any, json: bool, compared: list[Any], peers: bool) -> None:
         rows = [{key: None if value == math.inf else value for key, value in row.items()} for row in rows]
         print_json(
             {
+                **(rows[0] if len(rows) == 1 else {}),  # a single variant's numbers stand at the top, too
                 "rows": rows,
                 "trtexec": cli_gpu.as_documents(compared),
                 "died": timing.died,

@@ -40,6 +40,12 @@ def test_fifty_thousand_images_over_seven_workers_are_each_done_once():
     assert max(loads) / min(loads) < 1.01
 
 
+def test_a_short_last_block_does_not_part_an_image_from_itself():
+    jobs = [job for job in jobs_of(41, STEPS[:2]) if job.block.stop - job.block.start < 32]
+    owners = [{index for step in STEPS[:2] for index in images_of(part, step)} for part in deal(jobs, 4, 224)]
+    assert sum(map(len, owners)) == len(set().union(*owners)) == 41
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 400),

@@ -102,12 +102,18 @@ def crop_equivalents(step: Pass, crop_size: int) -> float:
     return step.views * area
 
 
-def blocks(step: Pass, crop_size: int, digests: Sequence[str]) -> list[Block]:
-    """The blocks of a pass over images with these contents; their length depends on the pass alone."""
+def block_length(step: Pass, crop_size: int) -> int:
+    """Images of a pass's blocks, which depends on the pass alone; of two passes' lengths one divides the other."""
     low, high = BLOCK_IMAGES
     length = high
     while length > low and length * crop_equivalents(step, crop_size) > BLOCK_CROPS:
         length //= 2
+    return length
+
+
+def blocks(step: Pass, crop_size: int, digests: Sequence[str]) -> list[Block]:
+    """The blocks of a pass over images with these contents; only the last may be shorter than block_length."""
+    length = block_length(step, crop_size)
     bounds = [(start, min(start + length, len(digests))) for start in range(0, len(digests), length)]
     return [Block(start, stop, _name(digests[start:stop])) for start, stop in bounds]
 

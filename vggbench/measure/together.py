@@ -14,7 +14,7 @@ from vggbench.images import Dataset
 from vggbench.measure import stages
 from vggbench.measure.accuracy import PassResults, Progress, checked, refuse_bad, results_of, run_jobs
 from vggbench.measure.pipeline import DecodedImages, default_workers
-from vggbench.measure.shards import crop_equivalents
+from vggbench.measure.shards import block_length, crop_equivalents
 from vggbench.measure.stored import Job, StoredPass, open_passes
 from vggbench.protocols import Choices, Pass
 from vggbench.ranges import Quantization
@@ -75,10 +75,11 @@ def deal(jobs: Sequence[Job], workers: int, crop_size: int) -> list[list[Job]]:
 
     Nothing is padded: a worker may have less to do than another, or nothing.
     """
-    longest = max((job.block.stop - job.block.start for job in jobs), default=1)
+    # Not the longest block that is left: a pass's last block may be cut to any length.
+    longest = max((block_length(job.step, crop_size) for job in jobs), default=1)
     together: dict[int, list[Job]] = {}
     for job in jobs:
-        # Lengths of blocks divide each other, and a pass's first block starts at 0.
+        # Lengths of passes divide each other, and a pass's first block starts at 0.
         together.setdefault(job.block.start // longest, []).append(job)
 
     def cost(part: list[Job]) -> float:

@@ -131,6 +131,10 @@ def start(task: dict) -> list[int]:
     if "kill" in task:
         rank, seconds = task["kill"]
         time.sleep(seconds)
+        # On a busy machine nothing may be stored by then, and the kill would show nothing.
+        until = time.monotonic() + 30
+        while not any(Path(task["cache"]).rglob("posteriors/**/*.safetensors")) and time.monotonic() < until:
+            time.sleep(0.05)
         os.kill(workers[rank], signal.SIGKILL)
         for number, worker in enumerate(workers):
             if number != rank:

@@ -15,3 +15,49 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def _hears_ctrl_c():
     """A command that was interrupted inside a test leaves Ctrl-C ignored, for its process would end there."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# For tests that evaluate with the fake session; imported inside, for most tests need none of it.
+
+
+@pytest.fixture
+def sessions(monkeypatch):
+    """Every fake session that was opened, with the shapes it was given."""
+    from vggbench import backends
+    from vggbench.backends import fake
+
+    opened = []
+
+    class Recording(fake.FakeSession):
+        def __init__(self, variant, **options):
+            super().__init__(variant, **options)
+            self.shapes = []
+            opened.append(self)
+
+        def __call__(self, images):
+            self.shapes.append(images.shape)
+            return super().__call__(images)
+
+    monkeypatch.setitem(backends.BACKENDS, "fake", "vggbench.backends.fake")
+    monkeypatch.setattr(fake, "open_session", lambda variant, device, threads: Recording(variant))
+    return opened
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    from measuring import make_dataset
+
+    return make_dataset(tmp_path / "images", 40)
+
+
+@pytest.fixture
+def run(tmp_path, sessions):
+    from measuring import MIXED, WEIGHTS
+
+    from vggbench.measure.accuracy import run_passes
+
+    def run(dataset, passes=MIXED.passes, **options):
+        options = {"backend": "fake", "device": "cpu", "cache_root": tmp_path / "cache", **options}
+        return run_passes(dataset, WEIGHTS, passes, **options)
+
+    return run

@@ -2,9 +2,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from measuring import CENTER, CLASSES, MIXED, WEIGHTS, make_dataset
+from measuring import CENTER, CLASSES, MIXED, WEIGHTS
 
-from vggbench import backends
 from vggbench.backends import fake
 from vggbench.errors import UsageError
 from vggbench.images import Dataset
@@ -18,40 +17,6 @@ from vggbench.variants import Variant
 from vggbench.views import make_views, to_input
 
 CORNERS = Pass("crop", 36, "corners", True)
-
-
-@pytest.fixture
-def sessions(monkeypatch):
-    """Every fake session that was opened, with the shapes it was given."""
-    opened = []
-
-    class Recording(fake.FakeSession):
-        def __init__(self, variant, **options):
-            super().__init__(variant, **options)
-            self.shapes = []
-            opened.append(self)
-
-        def __call__(self, images):
-            self.shapes.append(images.shape)
-            return super().__call__(images)
-
-    monkeypatch.setitem(backends.BACKENDS, "fake", "vggbench.backends.fake")
-    monkeypatch.setattr(fake, "open_session", lambda variant, device, threads: Recording(variant))
-    return opened
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    return make_dataset(tmp_path / "images", 40)
-
-
-@pytest.fixture
-def run(tmp_path, sessions):
-    def run(dataset, passes=MIXED.passes, **options):
-        options = {"backend": "fake", "device": "cpu", "cache_root": tmp_path / "cache", **options}
-        return run_passes(dataset, WEIGHTS, passes, **options)
-
-    return run
 
 
 def alone(dataset: Dataset, step: Pass, index: int) -> np.ndarray:

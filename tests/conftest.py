@@ -17,13 +17,37 @@ def _hears_ctrl_c():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """A cache folder that no other test shares: tmp_path / "cache"."""
+    monkeypatch.setenv("VGGBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 # For tests that evaluate with the fake session; imported inside, for most tests need none of it.
 
 
 @pytest.fixture
-def sessions(monkeypatch):
-    """Every fake session that was opened, with the shapes it was given."""
+def with_fake(monkeypatch):
+    """The fake is a backend like others."""
     from vggbench import backends
+
+    monkeypatch.setitem(backends.BACKENDS, "fake", "vggbench.backends.fake")
+
+
+@pytest.fixture
+def moving(with_fake, monkeypatch):
+    """The fake, whose answers move at bf16."""
+    from numerics_networks import Moving
+
+    from vggbench.backends import fake
+
+    monkeypatch.setattr(fake, "open_session", lambda variant, device, threads: Moving(variant))
+
+
+@pytest.fixture
+def sessions(with_fake, monkeypatch):
+    """Every fake session that was opened, with the shapes it was given."""
     from vggbench.backends import fake
 
     opened = []
@@ -38,7 +62,6 @@ def sessions(monkeypatch):
             self.shapes.append(images.shape)
             return super().__call__(images)
 
-    monkeypatch.setitem(backends.BACKENDS, "fake", "vggbench.backends.fake")
     monkeypatch.setattr(fake, "open_session", lambda variant, device, threads: Recording(variant))
     return opened
 
@@ -48,6 +71,13 @@ def dataset(tmp_path):
     from measuring import make_dataset
 
     return make_dataset(tmp_path / "images", 40)
+
+
+@pytest.fixture
+def dozen(tmp_path):
+    from measuring import make_dataset
+
+    return make_dataset(tmp_path / "images", 12)
 
 
 @pytest.fixture

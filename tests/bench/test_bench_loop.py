@@ -21,9 +21,11 @@ from vggbench.images import Dataset, LabelledImage
 from vggbench.measure import pipeline, shards
 from vggbench.measure.accuracy import run_passes
 from vggbench.measure.pipeline import DecodedImages
+from vggbench.measure.stages import Stages
 from vggbench.measure.stored import Job
 from vggbench.protocols import Choices, Pass, Protocol, protocol
 from vggbench.variants import Variant
+from vggbench.views import make_views, rescale_all
 
 SAMPLE = {"width": 1 / 8, "hidden_width": 1 / 16, "num_classes": 60, "crop_size": 64}
 ROUNDS = 3
@@ -86,8 +88,19 @@ def photographs(folder: Path, count: int, size: tuple[int, int], noise: float = 
 
 
 def decoding(dataset: Dataset, weights: Weights, tested: Protocol) -> float:
-    """Seconds to prepare every view, on one worker, with nothing else to do."""
-    return seconds_of(lambda: run_through(dataset, weights, tested, lambda step: NoSession(weights)))
+    """Seconds to prepare every view on one thread, which is what the loop has for it, with nothing else to do.
+
+    Not through the pipeline: there the session's thread would help, for it has nothing else to do either.
+    """
+    choices, scales = Choices(), list(dict.fromkeys(step.scale for step in tested.passes))
+
+    def prepare(index: int) -> None:
+        image = pipeline.decoded_image(dataset, index, choices.exif, DecodedImages(0), "pillow", Stages())
+        scaled = rescale_all(image, scales, choices)
+        for step in tested.passes:
+            make_views(scaled[step.scale], step, weights.crop_size, choices)
+
+    return seconds_of(lambda: [prepare(index) for index in range(len(dataset.images))])
 
 
 def inference(dataset: Dataset, weights: Weights, tested: Protocol, backend: str, threads: int | None) -> float:

@@ -24,6 +24,18 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.fixture(scope="module")
+def module_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def one_cache(module_cache, monkeypatch):
+    """A cache folder that the tests of a file share, so that what one has computed the next one finds."""
+    monkeypatch.setenv("VGGBENCH_CACHE", str(module_cache))
+    return module_cache
+
+
 # For tests that evaluate with the fake session; imported inside, for most tests need none of it.
 
 
@@ -64,6 +76,23 @@ def sessions(with_fake, monkeypatch):
 
     monkeypatch.setattr(fake, "open_session", lambda variant, device, threads: Recording(variant))
     return opened
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """cli_runs.EACH small images in each of cli_runs.CLASSES class folders."""
+    import numpy as np
+    from cli_runs import CLASSES, EACH
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("photos")
+    pixels = np.random.default_rng(0)
+    for label in range(CLASSES):
+        (root / f"class{label}").mkdir()
+        for number in range(EACH):
+            array = pixels.integers(0, 256, (40 + number, 44, 3), dtype=np.uint8)
+            Image.fromarray(array).save(root / f"class{label}" / f"{number}.jpg")
+    return root
 
 
 @pytest.fixture

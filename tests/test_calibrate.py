@@ -4,18 +4,18 @@ import json
 
 import numpy as np
 import pytest
+from cli_runs import TINY, assert_one_line, run
 from PIL import Image
-from typer.testing import CliRunner
 
 from vgg_reference.weights import random_weights, read_weights, save_weights, state_dict
 from vggbench import quantize, runs_calibrate
-from vggbench.cli import app
 from vggbench.errors import CalibrationError
 from vggbench.ranges import FORMAT, read_ranges
 from vggbench.runs_calibrate import ranges_for
 
+pytestmark = pytest.mark.usefixtures("one_cache")
+
 SIZE = {"width": 0.02, "crop_size": 32}
-TINY = ["--network", "A", "--weights", "random:0", "--width", "0.02", "--crop-size", "32"]
 
 
 @pytest.fixture(scope="module")
@@ -32,34 +32,13 @@ def photos(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(cache, monkeypatch):
-    monkeypatch.setenv("VGGBENCH_CACHE", str(cache))
-
-
 def weights(network="A", seed=0):
     return random_weights(network, seed, **SIZE)
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, [str(each) for each in arguments], prog_name="vggbench")
-
-
 def calibrate(photos, out, *more):
-    return run("calibrate", *TINY, "--data", photos, "--method", "minmax", "--out", out, *more)
-
-
-def assert_one_line(result, code, *parts):
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("vggbench: ")
-    assert result.stderr.count("\n") == 1
-    assert [part for part in parts if part not in result.stderr] == []
+    tiny = ["calibrate", "--network", "A", "--weights", "random:0", *TINY]
+    return run(*tiny, "--data", photos, "--method", "minmax", "--out", out, *more)
 
 
 # What works
@@ -91,11 +70,11 @@ def test_a_folder_of_several_splits_is_calibrated_on_train(photos, tmp_path):
         assert read_ranges(tmp_path / split).data["split"] == split
 
 
-def test_a_second_call_reads_what_is_kept(photos, monkeypatch, cache):
+def test_a_second_call_reads_what_is_kept(photos, monkeypatch, one_cache):
     first = ranges_for(weights(), data=str(photos), method="minmax", images=5)
     monkeypatch.setattr(quantize, "calibrate", lambda *_, **__: pytest.fail("calibrated again"))
     assert ranges_for(weights(), data=str(photos), method="minmax", images=5) == first
-    assert list((cache / "ranges").glob("*.json"))
+    assert list((one_cache / "ranges").glob("*.json"))
 
 
 @pytest.mark.parametrize(
@@ -121,9 +100,9 @@ def test_whatever_decides_the_ranges_is_part_of_the_name(photos, tmp_path, monke
     assert calls == [1]
 
 
-def test_a_damaged_kept_file_is_made_anew(photos, cache):
+def test_a_damaged_kept_file_is_made_anew(photos, one_cache):
     first = ranges_for(weights(), data=str(photos), method="minmax", images=2)
-    for path in (cache / "ranges").glob("*.json"):
+    for path in (one_cache / "ranges").glob("*.json"):
         path.write_bytes(path.read_bytes()[:100])
     assert ranges_for(weights(), data=str(photos), method="minmax", images=2) == first
 
@@ -197,16 +176,16 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(photos, tmp_p
     assert_one_line(calibrate(photos, tmp_path / out), 7, str(tmp_path), "--out")
 
 
-def test_ctrl_c_leaves_no_file(photos, tmp_path, cache, monkeypatch):
+def test_ctrl_c_leaves_no_file(photos, tmp_path, one_cache, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(quantize, "_collect", interrupted)
-    before = sorted((cache / "ranges").glob("*"))
+    before = sorted((one_cache / "ranges").glob("*"))
     result = calibrate(photos, tmp_path / "r.json", "--images", 1)
     assert result.exit_code == 130
     assert list(tmp_path.iterdir()) == []
-    assert sorted((cache / "ranges").glob("*")) == before
+    assert sorted((one_cache / "ranges").glob("*")) == before
 
 
 def test_an_artefact_of_other_weights_is_refused(photos, tmp_path):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from vgg_reference.weights import PREPROCESSING, Preprocess
+from vgg_reference.weights import PREPROCESSING, Preprocess, random_weights
 from vggbench.errors import UsageError
+from vggbench.measure import shards
 from vggbench.protocols import CHOICES, Choices, Pass, crops, dense
+from vggbench.variants import Variant
 from vggbench.views import make_views, offsets, rescale, rescaled_size, to_input
 
 RNG = np.random.default_rng(11)
@@ -43,10 +46,36 @@ def test_an_image_of_that_size_stays_as_it_is():
 
 
 @pytest.mark.parametrize("name", CHOICES["resize_filter"])
-def test_rescaling_is_pillows_filter_of_that_name(name):
+def test_rescaling_is_pillows_filter_of_that_name_and_pytorchs_but_for_single_steps(name):
+    library, _, kind = name.rpartition("-")
+    for height, width in ((90, 130), (40, 57), (375, 500)):
+        image = picture(height, width)
+        found = rescale(image, 64, Choices(resize_filter=name))
+        expected = np.asarray(Image.fromarray(image).resize(found.shape[1::-1], Image.Resampling[kind.upper()]))
+        away = np.abs(found.astype(int) - expected.astype(int)).max()
+        assert found.shape[0] == 64
+        assert away <= (1 if library == "torch" else 0)
+
+
+def test_pytorchs_filters_leave_the_image_that_they_are_given():
     image = picture(90, 130)
-    expected = Image.fromarray(image).resize((92, 64), Image.Resampling[name.upper()])
-    assert np.array_equal(rescale(image, 64, Choices(resize_filter=name)), np.asarray(expected))
+    before = image.copy()
+    image.setflags(write=False)
+    assert rescale(image, 64, Choices(resize_filter="torch-bicubic")).shape == (64, 92, 3)
+    assert np.array_equal(image, before)
+
+
+def test_the_library_of_a_filter_is_part_of_what_names_posteriors():
+    variant = Variant(
+        random_weights("A", 0, width=1 / 64, hidden_width=1 / 256, num_classes=7, crop_size=32), "crop", "fake"
+    )
+
+    def identity(name: str) -> dict:
+        step = Pass("crop", 32, "center", False)
+        return shards.identity(variant, step, Choices(resize_filter=name), "a decoder", "cpu")
+
+    assert "resizer" not in identity("bicubic")
+    assert identity("torch-bicubic")["resizer"] == f"torch {torch.__version__}"
 
 
 def test_rescaling_down_is_antialiased():

@@ -25,8 +25,9 @@ class Choices:
     score_pool: mean of fc8 scores over the map, then soft-max ("mean_logits"), or soft-max at each position, then
     mean ("mean_probs"); section 3.2. pool_rounding: max-pools of the dense form round "ceil" as the authors' Caffe or
     "floor" as PyTorch. grid_extent: the 5x5 grid spans the "whole" rescaled image or its central "square".
-    grid_rounding: of crop offsets. resize_filter: Pillow's, always antialiased. side_rounding: of the longer side
-    after rescaling. exif: orientation tags are "ignore"d, as the paper's tools did, or "apply"ed.
+    grid_rounding: of crop offsets. resize_filter: always antialiased; Pillow's, or PyTorch's two for 8 bits ("torch-"),
+    which are faster and give values at most one step of 255 off. side_rounding: of the longer side after rescaling.
+    exif: orientation tags are "ignore"d, as the paper's tools did, or "apply"ed.
     """
 
     score_pool: str = "mean_logits"
@@ -44,7 +45,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "pool_rounding": ("ceil", "floor"),
     "grid_extent": ("whole", "square"),
     "grid_rounding": ("round", "floor"),
-    "resize_filter": ("bicubic", "bilinear", "lanczos", "hamming", "box"),
+    "resize_filter": ("bicubic", "bilinear", "lanczos", "hamming", "box", "torch-bicubic", "torch-bilinear"),
     "side_rounding": ("round", "floor"),
     "exif": ("ignore", "apply"),
 }

@@ -36,6 +36,37 @@ def one_cache(module_cache, monkeypatch):
     return module_cache
 
 
+@pytest.fixture(scope="module")
+def browser():
+    from browsers import chromium
+
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def states():
+    """Network -> its state dict."""
+    from tests.weights_files import states_of
+
+    return states_of()
+
+
+@pytest.fixture
+def server(own_cache, monkeypatch):
+    """A server of one weights file; whoever downloads from it does not wait long."""
+    from tests.weights_server import Server
+    from vggbench import weights_fetch
+
+    monkeypatch.setattr(weights_fetch, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(weights_fetch, "SILENT_SECONDS", 1.0)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    made = Server()
+    yield made
+    made.stop()
+
+
 # For tests that evaluate with the fake session; imported inside, for most tests need none of it.
 
 

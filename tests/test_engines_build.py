@@ -18,6 +18,7 @@ from vggbench.engines.plans import key_fields, plan_for
 from vggbench.engines.profile import Profile, profile_for
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.graphs import graph_sha256
+from vggbench.sizes import parse
 
 DEFAULT = Options()
 PROFILE = Profile((1, 2, 4), (64, 64, 64), (64, 64, 64))
@@ -232,10 +233,10 @@ def test_8_6_reads_opset_17_and_no_newer(monkeypatch):
 
 def test_profiles_are_read_from_what_was_asked_for():
     assert profile_for(224, False) == Profile((1, 32, 64), (224,) * 3, (224,) * 3)
-    assert profile_for(224, False, "8").batch == (8, 8, 8)
-    dense = profile_for(224, True, "1:2:4", "224:384:640")
+    assert profile_for(224, False, parse("8", None)).batch == (8, 8, 8)
+    dense = profile_for(224, True, parse("1:2:4", "224:384:640"))
     assert (dense.batch, dense.height, dense.width) == ((1, 2, 4), (224, 384, 640), (224, 384, 640))
-    assert profile_for(224, True, None, "224x256:384x512:640x1024").width == (256, 512, 1024)
+    assert profile_for(224, True, parse(None, "224x256:384x512:640x1024")).width == (256, 512, 1024)
     assert profile_for(224, True).shapes() == ((1, 3, 224, 224), (1, 3, 385, 385), (1, 3, 1792, 1792))
 
 
@@ -253,5 +254,5 @@ def test_profiles_are_read_from_what_was_asked_for():
 )
 def test_a_profile_that_cannot_be_is_one_line(dense, batch, sizes, why):
     with pytest.raises(UsageError, match=why) as error:
-        profile_for(224, dense, batch, sizes)
+        profile_for(224, dense, parse(batch, sizes))
     assert "\n" not in str(error.value)

@@ -18,6 +18,7 @@ from vggbench.engines.profile import Profile, profile_for
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.measure.latency import Timed, clock_of, measure_latency
 from vggbench.modes import LIKE, Mode
+from vggbench.sizes import parse
 
 SMALL = Profile((1, 2, 4), (64, 64, 64), (64, 64, 64))
 
@@ -122,9 +123,9 @@ def test_a_rest_smaller_than_the_least_batch_is_filled_up(machine, opened):
 
 def test_a_size_outside_the_profile_is_one_line_that_names_the_range_and_the_option(machine, opened):
     machine()
-    session = opened("tensorrt", form="dense", profile=profile_for(64, True, "1:2:2", "64:80:96"))
+    session = opened("tensorrt", form="dense", profile=profile_for(64, True, parse("1:2:2", "64:80:96")))
     assert session(images(3, 64, 96)).shape == (3, 60)
-    with pytest.raises(UsageError, match=r"64x97 .*width 64 to 96.*--sizes 64:97:97\.$") as error:
+    with pytest.raises(UsageError, match=r"64x97 .*width 64 to 96.*--sizes 64:80:97\.$") as error:
         session(images(1, 64, 97))
     assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match=r"A batch of 3 .*1 to 2.*--batch 1:3:3\.$"):

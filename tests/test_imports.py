@@ -32,7 +32,7 @@ LAYERS: list[tuple[str, set[str]]] = [
     (
         "together",
         {"ranges", "protocols", "variants", "views", "images", "cache", "results", "plan", "weights", "shares"}
-        | {"distributed"},
+        | {"distributed", "sizes"},
     ),
     ("together", {"graphs", "graph", "quantize", "qdq", "engines"}),
     ("apart", {"backends"}),

@@ -139,6 +139,7 @@ def run_networks(
                 progress=_part_of(progress, done, share, total, f"{name} ({number} of {len(work.networks)})"),
                 decoded=decoded,
                 decoder=setting.decoder,
+                sizes=setting.sizes,
             )
             if found is not None:
                 results[network.weights.digest, images] = found

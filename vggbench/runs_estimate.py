@@ -132,6 +132,7 @@ def _line(
             precision=setting.precision,
             choices=setting.choices,
             device=setting.device,
+            sizes=setting.sizes,
         )
         for step, count in views.items():
             absent[step] = max(absent.get(step, 0), count)

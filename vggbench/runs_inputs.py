@@ -24,6 +24,7 @@ from vggbench.measure.accuracy import ON_BAD
 from vggbench.progress import Report
 from vggbench.protocols import PROTOCOLS, Choices
 from vggbench.results import Record, read_records
+from vggbench.sizes import Sizes
 
 SAMPLE = "sample"
 #: Random networks for the sample set are as small as the shipped ones.
@@ -38,7 +39,7 @@ THUMBNAILS, FLIPPED, THUMBNAIL_PIXELS = 40, 24, 160
 class Setting:
     """How passes run. device: "auto", "cpu" or "cuda"; threads: None leaves the backend's default. decoder: of JPEGs.
 
-    why: a sentence, where the backend was chosen and not asked for.
+    why: a sentence, where the backend was chosen and not asked for. sizes: what engines are built for.
     """
 
     backend: str
@@ -49,6 +50,7 @@ class Setting:
     choices: Choices = field(default_factory=Choices)
     decoder: str = "pillow"
     why: str = field(default="", compare=False)
+    sizes: Sizes | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def setting(
     on_bad: str = "stop",
     choices: Choices | None = None,
     decoder: str = "pillow",
+    sizes: Sizes | None = None,
 ) -> Setting:
     """A setting that can work here. Raises UsageError, BackendUnavailable before anything costly happens."""
     if on_bad not in ON_BAD:
@@ -106,7 +109,8 @@ def setting(
     else:
         backends.check_runs(backend, precision, device)
         why = ""
-    return Setting(backend, precision, device, threads, on_bad, choices or Choices(), decoder, why)
+    backends.check_sizes(backend, sizes)
+    return Setting(backend, precision, device, threads, on_bad, choices or Choices(), decoder, why, sizes)
 
 
 def _default_backend(precision: str, device: str) -> tuple[str, str]:

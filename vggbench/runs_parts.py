@@ -38,9 +38,8 @@ class Preparing:
 
 def macs_per_second(weights: Weights, setting: Setting, batch: int = TRIAL_BATCH) -> float:
     """Multiply-accumulates a second of the network here, on crops. Raises BackendUnavailable."""
-    session = open_session(
-        Variant(weights, "crop", setting.backend, setting.precision), setting.device, setting.threads
-    )
+    variant = Variant(weights, "crop", setting.backend, setting.precision, sizes=setting.sizes)
+    session = open_session(variant, setting.device, setting.threads)
     try:
         images = random_input(batch, (weights.crop_size, weights.crop_size))
         session(images)

@@ -11,6 +11,7 @@ from typing import Any
 from vgg_reference.weights import Weights
 from vggbench.precisions import QUANTIZED
 from vggbench.ranges import Quantization
+from vggbench.sizes import Sizes
 
 #: The INT8 layout (ranges.LAYOUTS) that a backend runs best; "tensorrt" for all others.
 BEST_LAYOUT = {"onnxruntime": "cpu"}
@@ -22,7 +23,8 @@ class Variant:
 
     form: "crop" or "dense". quantization: for "int8" and "fp8" only. pool_rounding and score_pool (see
     protocols.Choices) act in dense form only, and are normalized to "floor" and "mean_logits" in crop form, where they
-    change nothing.
+    change nothing. sizes: what engines are asked to be built for, of backends that have a profile (see
+    backends.check_sizes), the batch alone in crop form; None for their default.
     """
 
     weights: Weights
@@ -32,9 +34,11 @@ class Variant:
     pool_rounding: str = "ceil"
     score_pool: str = "mean_logits"
     quantization: Quantization | None = None
+    sizes: Sizes | None = None
 
     def __post_init__(self) -> None:
         if self.form == "crop":
+            object.__setattr__(self, "sizes", self.sizes and self.sizes.of_crops())
             object.__setattr__(self, "pool_rounding", "floor")
             object.__setattr__(self, "score_pool", "mean_logits")
         if self.precision not in QUANTIZED:
@@ -45,7 +49,10 @@ class Variant:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything that decides this variant's scores, flat, without paths and display names."""
+        """Everything that decides this variant's scores, flat, without paths and display names.
+
+        But for what steers an engine, which decides their last bits: see backends.identity.
+        """
         weights = self.weights
         return {
             "weights": weights.digest,

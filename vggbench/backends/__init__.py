@@ -14,15 +14,18 @@ import numpy.typing as npt
 import psutil  # type: ignore[import-untyped]
 
 from vggbench import precisions as table
+from vggbench.engines.device import first_device
 from vggbench.errors import BackendUnavailable, UsageError
+from vggbench.sizes import Sizes
 from vggbench.variants import Variant
 
 Array = npt.NDArray[np.float32]
 
 #: Name -> module. A module has ``available() -> str | None`` (None, or one line: what is missing and how to get it),
 #: ``precisions(device) -> dict[str, str | None]`` (precision -> None, or why not here) and
-#: ``open_session(variant, device, threads) -> Session``. Modules are imported on opening, so absent libraries cost
-#: nothing.
+#: ``open_session(variant, device, threads) -> Session``. One whose engines are built for sizes also has
+#: ``profile_of(variant) -> Profile`` and ``identity(variant) -> dict``, see ``identity``; one that makes an engine for
+#: a single batch and size has ``open_for``. Modules are imported on opening, so absent libraries cost nothing.
 BACKENDS: dict[str, str] = {
     "pytorch": "vggbench.backends.pytorch",
     "onnxruntime": "vggbench.backends.ort",
@@ -148,8 +151,9 @@ def _has_gpu() -> bool:
 def open_session(variant: Variant, device: str = "auto", threads: int | None = None) -> Session:
     """A session for the variant. threads: of a CPU backend; None takes default_threads(), the same for every backend.
 
-    Raises UsageError for an unknown backend, precision or device and for int8 or fp8 without ranges, BackendUnavailable
-    for one that does not work here, CalibrationError for ranges of other weights.
+    Raises UsageError for an unknown backend, precision or device, for int8 or fp8 without ranges and for sizes of a
+    backend without a profile, BackendUnavailable for one that does not work here, CalibrationError for ranges of other
+    weights.
     """
     _check(variant, device, threads)
     session: Session = module(variant.backend).open_session(variant, device, threads)
@@ -161,6 +165,7 @@ def _check(variant: Variant, device: str, threads: int | None) -> None:
     _check_names(variant.precision, device)
     if threads is not None and threads < 1:
         raise UsageError(f"Cannot run on {threads} threads. Give 1 or more, or leave it out.")
+    check_sizes(variant.backend, variant.sizes)
     check_runs(variant.backend, variant.precision, device)
     if variant.precision in table.QUANTIZED:
         network = variant.weights.network
@@ -170,6 +175,37 @@ def _check(variant: Variant, device: str, threads: int | None) -> None:
                 f"vggbench calibrate --network {network}, and give them: --calibration FILE."
             )
         variant.quantization.ranges.check(network, variant.weights.digest)
+
+
+def has_profile(name: str) -> bool:
+    """Whether the backend's engines are built for sizes, and may be asked to be built for others."""
+    return hasattr(module(name), "profile_of")
+
+
+def check_sizes(name: str, sizes: Sizes | None) -> None:
+    """Raises UsageError for sizes of a backend that has no profile, or no such backend."""
+    if sizes is None or has_profile(name):
+        return
+    raise UsageError(
+        f"Asked was {sizes}: accepted by backends that build an engine for a profile, and {name} takes any images. "
+        "Leave out --batch and --sizes, or name such a backend: --backend tensorrt or torch-tensorrt."
+    )
+
+
+def identity(variant: Variant, device: str) -> dict[str, Any]:
+    """What decides the last bits of scores beside the variant and its library: on "cuda" the GPU, as the driver names
+    it, and what the backend adds of its engines: profile, build options, versions. Nothing on "cpu".
+
+    Raises UsageError for sizes that the variant's network cannot have, BackendUnavailable.
+    """
+    if device == "cpu":
+        return {}
+    backend = module(variant.backend)
+    if hasattr(backend, "identity"):
+        found: dict[str, Any] = backend.identity(variant)
+        return found
+    gpu = first_device()
+    return {"gpu": gpu.name, "sm": gpu.sm} if gpu else {}
 
 
 def made_for_a_batch(name: str) -> bool:

@@ -19,7 +19,7 @@ from vgg_reference.architectures import architecture
 from vggbench import cache, environment
 from vggbench import precisions as table
 from vggbench.backends import Array, check_images, check_scores, default_threads, describe, offered
-from vggbench.engines import adapter, buffers, layers
+from vggbench.engines import adapter, buffers, layers, plans
 from vggbench.engines.device import NO_DRIVER, first_device
 from vggbench.engines.logs import LOG
 from vggbench.engines.opening import Settings, opened
@@ -82,6 +82,19 @@ def precisions(device: str) -> dict[str, str | None]:
     return found
 
 
+def profile_of(variant: Variant) -> Profile:
+    """What its engine takes unless a caller of Python's says otherwise. Raises UsageError."""
+    return profile_for(variant.weights.crop_size, variant.form == "dense", variant.sizes)
+
+
+def identity(variant: Variant) -> dict[str, Any]:
+    """All that names an engine of open_session's but its graph, which the variant decides. See backends.identity."""
+    device = first_device()
+    if device is None:
+        raise BackendUnavailable(NO_DRIVER)
+    return plans.decisive(load(), variant.precision, profile_of(variant), Settings().options, device)
+
+
 def open_session(
     variant: Variant, device: str, threads: int | None, settings: Settings | None = None
 ) -> TensorRtSession:
@@ -108,7 +121,7 @@ class TensorRtSession:
         trt = load()
         self._variant = variant
         self.device = "cuda:0"
-        self.profile = settings.profile or profile_for(variant.weights.crop_size, variant.form == "dense")
+        self.profile = settings.profile or profile_of(variant)
         self._runner: Runner | None
         with graph_file(variant) as graph:
             self._runner, self.info = opened(trt, graph, variant.precision, self.profile, settings)
@@ -173,7 +186,7 @@ def running(variant: Variant, graph: bytes, settings: Settings | None = None) ->
     """The engine of a graph made of the variant's. None: at most eight images a call, and not kept, as for a graph
     with every layer's output.
     """
-    default = profile_for(variant.weights.crop_size, variant.form == "dense")
+    default = profile_of(variant)
     if settings is None:
         few = (1, min(8, default.batch[1]), min(8, default.batch[2]))
         settings = Settings(dataclasses.replace(default, batch=few), cached=False)

@@ -30,6 +30,7 @@ from vggbench.engines.run import Runner
 from vggbench.engines.timing import Timer
 from vggbench.errors import BackendUnavailable, DataError, StorageError, VggbenchError
 from vggbench.modes import LIKE, Mode
+from vggbench.sizes import parse
 
 _WARMUP_SECONDS, _LEAST_CALLS = 0.2, 10
 
@@ -63,7 +64,7 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         raise BackendUnavailable(f"{why}.")
     if not asked.graph.is_file():
         raise DataError(f"{asked.graph}: no such graph. Make one with: vggbench export")
-    profile = profile_for(asked.crop, asked.dense, asked.batch, asked.sizes)
+    profile = profile_for(asked.crop, asked.dense, parse(asked.batch, asked.sizes))
     options = Options(asked.workspace_mib and asked.workspace_mib << 20, asked.optimization_level)
     settings = Settings(profile, options, asked.buffers)
     runner, info = opened(trt, asked.graph, asked.precision, profile, settings)

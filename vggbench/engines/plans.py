@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vggbench import cache
+from vggbench.engines import adapter
 from vggbench.engines.build import Options, Report, build_plan, log_steps
 from vggbench.engines.device import Device
 from vggbench.engines.logs import LOG
@@ -42,12 +43,18 @@ def key_fields(
     trt: Any, graph_sha256: str, precision: str, profile: Profile, options: Options, device: Device
 ) -> dict[str, Any]:
     """Everything that decides a plan."""
+    return {**decisive(trt, precision, profile, options, device), "graph_sha256": graph_sha256}
+
+
+def decisive(trt: Any, precision: str, profile: Profile, options: Options, device: Device) -> dict[str, Any]:
+    """Of that all but the graph: where it is built, for which sizes, and what steers the builder (see build)."""
     return {
-        **_machine(trt, device),
+        **machine(trt, device),
         "precision": precision,
-        "graph_sha256": graph_sha256,
         "profile": str(profile),
-        **dataclasses.asdict(options),
+        "strongly_typed": adapter.strongly_typed(trt),
+        "tf32": precision == "tf32",
+        **{f"builder_{name}": value for name, value in dataclasses.asdict(options).items()},
     }
 
 
@@ -69,31 +76,50 @@ def plan_for(
     What the cache cannot do is said in one line and done without. Raises BackendUnavailable, as build_plan.
     """
     fields = key_fields(trt, graph_sha256, precision, profile, options, device)
-    key = _digest(fields)
-    path = root / "engines" / f"{key}.plan" if root else None
-    data, wrong = (None, refused) if refused else _kept(path, fields)
+    key = digest(fields)
+    path = plan_path(root, key)
+    data, wrong = (None, refused) if refused else kept(path, fields)
     if data is not None:
         return Plan(data, key, "cache", 0.0, str(path))
-    if wrong:
-        LOG.warning("The kept engine cannot be used (%s); it is built anew.", wrong)
-    timing = root / "timing-caches" / f"{_digest(_machine(trt, device))}.timings" if root else None
-    built = build_plan(trt, graph, precision, profile, options, _kept(timing, _machine(trt, device))[0] or b"", report)
-    kept = _keep(path, fields, built.plan)
-    if kept:
-        _keep(timing, _machine(trt, device), built.timings)
-    source = f"rebuilt: {wrong}" if wrong else "built"
-    return Plan(built.plan, key, source, built.seconds, str(path) if kept else "")
+    source = built_because(wrong)
+    here = machine(trt, device)
+    timing = timings_path(root, here)
+    built = build_plan(trt, graph, precision, profile, options, kept(timing, here)[0] or b"", report)
+    in_cache = keep(path, fields, built.plan)
+    if in_cache:
+        keep(timing, here, built.timings)
+    return Plan(built.plan, key, source, built.seconds, str(path) if in_cache else "")
 
 
-def _machine(trt: Any, device: Device) -> dict[str, Any]:
+def plan_path(root: Path | None, key: str) -> Path | None:
+    """Where the plan of that name is kept. root: the cache's folder, None for no cache."""
+    return root / "engines" / f"{key}.plan" if root else None
+
+
+def timings_path(root: Path | None, fields: dict[str, Any]) -> Path | None:
+    """Where the timings of builds are kept that these fields decide."""
+    return root / "timing-caches" / f"{digest(fields)}.timings" if root else None
+
+
+def built_because(wrong: str) -> str:
+    """An engine's source where it is not the cache, after saying what is wrong with the kept one, if there was one."""
+    if not wrong:
+        return "built"
+    LOG.warning("The kept engine cannot be used (%s); it is built anew.", wrong)
+    return f"rebuilt: {wrong}"
+
+
+def machine(trt: Any, device: Device) -> dict[str, Any]:
+    """What decides timings of kernels, and with more the engines."""
     return {"tensorrt": str(trt.__version__), "gpu": device.name, "sm": device.sm, "driver": device.driver}
 
 
-def _digest(fields: dict[str, Any]) -> str:
+def digest(fields: dict[str, Any]) -> str:
+    """The name of what these fields decide."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def _kept(path: Path | None, fields: dict[str, Any]) -> tuple[bytes | None, str]:
+def kept(path: Path | None, fields: dict[str, Any]) -> tuple[bytes | None, str]:
     """A file's data, or None and what is wrong with it; "" where there is none."""
     if path is None:
         return None, ""
@@ -113,12 +139,12 @@ def _kept(path: Path | None, fields: dict[str, Any]) -> tuple[bytes | None, str]
         said = {}
     if not isinstance(said, dict) or said.get("sha256") != hashlib.sha256(body).hexdigest():
         return None, f"{path.name} was cut short or changed"
-    if said.get("fields") != fields:
+    if said.get("fields") != json.loads(json.dumps(fields)):
         return None, f"{path.name} is of another graph, GPU or version"
     return body, ""
 
 
-def _keep(path: Path | None, fields: dict[str, Any], data: bytes) -> bool:
+def keep(path: Path | None, fields: dict[str, Any], data: bytes) -> bool:
     """Whether the cache took it; if not, it is said."""
     if path is None or not data:
         return False

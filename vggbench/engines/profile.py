@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vggbench.errors import UsageError
-
-#: Least, best, greatest.
-Range = tuple[int, int, int]
+from vggbench.sizes import Range, Sizes, check_order
 
 #: Images a call in crop form; more are split.
 CROP_BATCH: Range = (1, 32, 64)
@@ -16,7 +14,6 @@ CROP_BATCH: Range = (1, 32, 64)
 DENSE_BATCH: Range = (1, 1, 1)
 #: Sides of a dense image in hundredths of the crop's side: 224 to 1792 pixels, best at 384, for crops of 224.
 _DENSE_SIDES = (100, 172, 800)
-_OPTIONS = {"batch": "--batch", "height": "--sizes", "width": "--sizes"}
 
 
 @dataclass(frozen=True)
@@ -28,12 +25,8 @@ class Profile:
     width: Range
 
     def __post_init__(self) -> None:
-        for name, (least, best, greatest) in self.ranges.items():
-            if not 1 <= least <= best <= greatest:
-                raise UsageError(
-                    f"{name.capitalize()} {least}:{best}:{greatest}: accepted are the least, the best and the greatest "
-                    f"in this order, from 1 on. Give {_OPTIONS[name]} MIN:OPT:MAX."
-                )
+        for name, values in self.ranges.items():
+            check_order(name, values)
 
     @property
     def ranges(self) -> dict[str, Range]:
@@ -51,8 +44,13 @@ class Profile:
             if not least <= side <= greatest:
                 raise UsageError(
                     f"Images of {height}x{width} are outside the engine's profile: {name} {least} to {greatest}. "
-                    f"Scale them to it, or build for them: --sizes {min(least, side)}:{side}:{max(greatest, side)}."
+                    f"Scale them to it, or build for them: --sizes {self._with(height, width)}."
                 )
+
+    def _with(self, *more: int) -> str:
+        """Both sides' range with these in it, as typed."""
+        least, greatest = min(self.height[0], self.width[0], *more), max(self.height[2], self.width[2], *more)
+        return f"{least}:{self.height[1]}:{greatest}"
 
     def check_batch(self, batch: int) -> None:
         """Raises UsageError for a batch that cannot be one call."""
@@ -72,33 +70,17 @@ def is_channels_last(shape: Sequence[int]) -> bool:
     return shape[3] == 3 and shape[1] != 3
 
 
-def profile_for(crop: int, dense: bool, batch: str | None = None, sizes: str | None = None) -> Profile:
-    """From what was asked for: "8" or "1:8:32" images; of a dense image "384", "224:384:640" or "224x224:384x512:...".
-
-    crop: the network's crop size, the least side. None takes the defaults. Raises UsageError.
-    """
-    counts = _range(batch, "batch") if batch else (DENSE_BATCH if dense else CROP_BATCH)
+def profile_for(crop: int, dense: bool, asked: Sizes | None = None) -> Profile:
+    """Of engines of a network with this crop size, the least side. None takes the form's default. Raises UsageError."""
+    asked = asked or Sizes()
+    counts = asked.batch or (DENSE_BATCH if dense else CROP_BATCH)
     if not dense:
-        if sizes:
-            raise UsageError(f"Sizes {sizes}: crops are {crop}x{crop}, accepted are sizes in dense form alone.")
+        if asked.sides:
+            raise UsageError(f"Sizes {asked.sides}: crops are {crop}x{crop}, accepted are sizes in dense form alone.")
         return Profile(counts, (crop, crop, crop), (crop, crop, crop))
-    low, best, high = (crop * part // 100 for part in _DENSE_SIDES)
-    if sizes is None:
+    if asked.height is None or asked.width is None:
+        low, best, high = (crop * part // 100 for part in _DENSE_SIDES)
         return Profile(counts, (low, best, high), (low, best, high))
-    pairs = [text.partition("x") for text in sizes.split(":")]
-    height = _range(":".join(first for first, _, _ in pairs), "sizes")
-    width = _range(":".join(second or first for first, _, second in pairs), "sizes")
-    if min(height[0], width[0]) < crop:
-        raise UsageError(f"Sizes {sizes}: accepted are sides from {crop} pixels on, the network's crop.")
-    return Profile(counts, height, width)
-
-
-def _range(text: str, name: str) -> Range:
-    parts = text.split(":")
-    if len(parts) not in (1, 3) or not all(part.isdigit() and int(part) for part in parts):
-        raise UsageError(f"{name.capitalize()} {text!r}: accepted are N or MIN:OPT:MAX. Give --{name} 1:8:32.")
-    return _three([int(part) for part in parts])
-
-
-def _three(values: Sequence[int]) -> Range:
-    return (values[0], values[0], values[0]) if len(values) == 1 else (values[0], values[1], values[2])
+    if min(asked.height[0], asked.width[0]) < crop:
+        raise UsageError(f"Sizes {asked.sides}: accepted are sides from {crop} pixels on, the network's crop.")
+    return Profile(counts, asked.height, asked.width)

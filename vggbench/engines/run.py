@@ -13,8 +13,9 @@ import numpy.typing as npt
 from vggbench.engines import adapter
 from vggbench.engines.buffers import Buffers, Memory, Pinned, Stream, out_of_memory
 from vggbench.engines.logs import collected, create, first_error, logger
-from vggbench.engines.profile import Profile, Range, is_channels_last
+from vggbench.engines.profile import Profile, is_channels_last
 from vggbench.errors import BackendUnavailable
+from vggbench.sizes import Range
 
 AnyArray = npt.NDArray[Any]
 #: By the names of trt.DataType's members; trt.nptype of 8.6 does not work with a numpy from 1.24 on.

@@ -24,6 +24,7 @@ from vggbench.measure.stages import Stages
 from vggbench.measure.stored import How, Job, StoredPass, open_passes
 from vggbench.protocols import Choices, Pass, check_choices
 from vggbench.ranges import Quantization
+from vggbench.sizes import Sizes
 from vggbench.variants import Variant
 
 Array = npt.NDArray[np.float32]
@@ -93,16 +94,19 @@ def run_passes(
     workers: int | None = None,
     decoded: DecodedImages | None = None,
     decoder: str = "pillow",
+    sizes: Sizes | None = None,
 ) -> PassResults:
     """The posteriors of every pass on every image; what is stored is not computed again.
 
     A session is opened only for a form of which something is missing. Interrupted at any moment, it continues at the
     next call. on_bad: an image that cannot be decoded ends the run ("stop") or is left out and named ("skip").
     workers: threads that decode, by ``decoder``. decoded: keeps decoded images between calls. quantization: of int8;
-    its images must not be among the dataset's. Raises UsageError, DataError, WeightsError, CalibrationError,
-    BackendUnavailable, StorageError.
+    its images must not be among the dataset's. sizes: what engines are built for. Raises UsageError, DataError,
+    WeightsError, CalibrationError, BackendUnavailable, StorageError.
     """
-    how = checked(weights, passes, backend, precision, quantization, choices, device, cache_root, on_bad, decoder)
+    how = checked(
+        weights, passes, backend, precision, quantization, choices, device, cache_root, on_bad, decoder, sizes
+    )
     opened = open_passes(dataset, weights, passes, how)
     refuse_bad(dataset, opened, on_bad)
     jobs = [job for each in opened for job in each.missing()]
@@ -164,9 +168,12 @@ def missing_views(
     device: str = "auto",
     cache_root: Path | None = None,
     decoder: str = "pillow",
+    sizes: Sizes | None = None,
 ) -> dict[Pass, int]:
     """How many views of each pass run_passes would compute; opens no session and no image."""
-    how = checked(weights, passes, backend, precision, quantization, choices, device, cache_root, "stop", decoder)
+    how = checked(
+        weights, passes, backend, precision, quantization, choices, device, cache_root, "stop", decoder, sizes
+    )
     return {each.step: sum(job.views for job in each.missing()) for each in open_passes(dataset, weights, passes, how)}
 
 
@@ -181,6 +188,7 @@ def checked(
     cache_root: Path | None,
     on_bad: str,
     decoder: str,
+    sizes: Sizes | None,
 ) -> How:
     """Raises UsageError, CalibrationError, BackendUnavailable for a decoder that is not here."""
     if on_bad not in ON_BAD:
@@ -192,10 +200,10 @@ def checked(
                 f"Scale {step.scale} is below the crop size of {weights.name}. "
                 f"Take scales from {weights.crop_size} on, or weights of a smaller crop size."
             )
-    root = cache.root() if cache_root is None else cache_root
+    root, on = cache_root or cache.root(), shards.resolve(backend, device)
     if quantization is not None:
         quantization.ranges.check(weights.network, weights.digest)
-    return How(backend, precision, check_choices(choices), shards.resolve(backend, device), root, quantization, decoder)
+    return How(backend, precision, check_choices(choices), on, root, quantization, decoder, sizes)
 
 
 def _collect(

@@ -74,20 +74,23 @@ def resolve(backend: str, device: str) -> str:
 def identity(variant: Variant, step: Pass, choices: Choices, decoder: str, device: str) -> dict[str, Any]:
     """Everything that decides a pass's posteriors, flat; choices that change nothing in this pass are left out.
 
+    On a GPU that is the GPU too, and what an engine was asked to be: with another profile or option it has other
+    kernels, and other last bits. Raises UsageError for sizes that the network cannot have.
+
     The number of threads is not part of it: it can change the last bits of a sum, and would make every result of one
     machine useless on the next. It stands with each shard instead.
     """
     names = _PIXEL_CHOICES + _GRID_CHOICES.get(step.grid, ())
     library = LIBRARIES.get(variant.backend)
-    gpu = torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else ""
     return {
         "numerics": NUMERICS,
         **variant.identity,
         **{f"pass_{key}": value for key, value in dataclasses.asdict(step).items()},
         **{name: getattr(choices, name) for name in names},
         "decoder": decoder,
-        "device": f"{device} {gpu}".strip(),
+        "device": device,
         "library": f"{library} {importlib.import_module(library).__version__}" if library else "",
+        **backends.identity(variant, device),
     }
 
 

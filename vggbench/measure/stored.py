@@ -18,12 +18,16 @@ from vggbench.measure import shards
 from vggbench.measure.shards import Block, Stored
 from vggbench.protocols import Choices, Pass
 from vggbench.ranges import Quantization
+from vggbench.sizes import Sizes
 from vggbench.variants import Variant
 
 
 @dataclass(frozen=True)
 class How:
-    """How passes are run and where their posteriors are kept. device: "cpu" or "cuda"; decoder: of decode.DECODERS."""
+    """How passes are run and where their posteriors are kept. device: "cpu" or "cuda"; decoder: of decode.DECODERS.
+
+    sizes: what engines are built for, see variants.Variant.
+    """
 
     backend: str
     precision: str
@@ -32,6 +36,7 @@ class How:
     root: Path
     quantization: Quantization | None = None
     decoder: str = "pillow"
+    sizes: Sizes | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ def _open_pass(dataset: Dataset, weights: Weights, step: Pass, how: How, read: b
         choices.pool_rounding,
         choices.score_pool,
         quantization=how.quantization,
+        sizes=how.sizes,
     )
     identity = shards.identity(variant, step, choices, decoder_name(how.decoder), how.device)
     folder = shards.folder(how.root, identity)

@@ -18,6 +18,7 @@ from vggbench.measure.shards import block_length, crop_equivalents
 from vggbench.measure.stored import Job, StoredPass, open_passes
 from vggbench.protocols import Choices, Pass
 from vggbench.ranges import Quantization
+from vggbench.sizes import Sizes
 
 
 def run_passes_together(
@@ -38,13 +39,16 @@ def run_passes_together(
     workers: int | None = None,
     decoded: DecodedImages | None = None,
     decoder: str = "pillow",
+    sizes: Sizes | None = None,
 ) -> PassResults | None:
     """As accuracy.run_passes, with the work dealt over the group; None on all ranks but 0.
 
     All ranks see one cache. What is missing is looked up once, by rank 0, so any number of processes goes on where
     others stopped. Raises what run_passes does, DataError where the parts do not make the whole, and Ended.
     """
-    how = checked(weights, passes, backend, precision, quantization, choices, device, cache_root, on_bad, decoder)
+    how = checked(
+        weights, passes, backend, precision, quantization, choices, device, cache_root, on_bad, decoder, sizes
+    )
     opened = open_passes(dataset, weights, passes, how, read=group.rank == 0)
     parts: list[list[Job]] = []
     if group.rank == 0:

@@ -154,7 +154,8 @@ class Record(_Frozen):
     """One measured number and all that is needed to know what it is.
 
     kind: "accuracy" (samples: ranks in the data's order), "latency" (seconds a call), "numerics" (ratios, an image
-    each, with ``numerics``) or "peak" (seconds a matrix product, with ``peak``).
+    each, with ``numerics``), "peak" (seconds a matrix product, with ``peak``) or "loop" (seconds of an evaluation of
+    images in memory, a round each; conditions: session_seconds, of its session's calls alone).
     claim: id of the paper's row (paper.claims()) that it stands beside, or None.
     seed: of the training run for the sample family, so that findings can be judged over seeds.
     origin: "measured" in this run or "recorded" earlier and read from a file.
@@ -163,7 +164,7 @@ class Record(_Frozen):
     """
 
     format: int = FORMAT
-    kind: Literal["accuracy", "latency", "numerics", "peak"]
+    kind: Literal["accuracy", "latency", "numerics", "peak", "loop"]
     claim: str | None = None
     networks: list[NetworkRun]
     workload: Workload

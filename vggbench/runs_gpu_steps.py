@@ -1,4 +1,4 @@
-"""What `vggbench gpu` does, as a list of steps: peaks, timings, numerics, opening and closing."""
+"""What `vggbench gpu` does, as a list of steps: peaks, timings, numerics, opening and closing, the evaluation loop."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from vggbench.ranges import Quantization
 from vggbench.results import Record
 from vggbench.runs_fresh import in_fresh_process
 from vggbench.runs_gpu import NETWORKS, Request, Step
+from vggbench.runs_gpu_loop import IMAGES, ROUNDS, Loop, sleeping_threads, time_loop
 from vggbench.runs_peak import has_cuda, time_copy, time_peak
 from vggbench.runs_peers import peers
 from vggbench.runs_timing import Task, time_session, time_variant
@@ -32,6 +33,7 @@ CHECKED = ("A", "A-LRN", "B", "C", "D", "E")
 FIRST = (
     "copy bandwidth", "peak", "time D fp16 pytorch", "time D fp16 tensorrt", "time D int8 tensorrt",
     "time D fp16 torch-compile", "int8 of tensorrt", "numerics D fp16 tensorrt", "numerics D int8 tensorrt", "open",
+    "loop D fp16 tensorrt",
 )  # fmt: skip
 SECOND = tuple(f"numerics {network} {precision} tensorrt" for network in CHECKED for precision in ("fp16", "int8"))
 #: Ranges for what is only timed: they hardly change its speed.
@@ -75,6 +77,10 @@ def steps_of(request: Request) -> list[Step]:
                 ((precision, engine),),
             )
         )
+    # Eager PyTorch too: on a machine without TensorRT it shows what the loop itself can do.
+    for precision, backend in (("fp16", "tensorrt"), ("fp16", "pytorch")) if kind == "cuda" else (("fp32", engine),):
+        work = functools.partial(_loop, request, precision, backend, IMAGES[kind], threads, here)
+        steps.append(Step(f"loop D {precision} {backend}", work, ((precision, backend),)))
     return sorted(steps, key=lambda step: _rank(step.name))
 
 
@@ -211,6 +217,15 @@ def _again(request: Request, backend: str, precision: str, threads: int, here: d
     first = in_fresh_process(time_variant, task)
     second = in_fresh_process(time_variant, task)
     return [_marked(record, again=number) for number, group in enumerate((first, second)) for record in group]
+
+
+def _loop(
+    request: Request, precision: str, backend: str, images: int, threads: int, here: dict[str, Any]
+) -> list[Record]:
+    """Evaluating images in memory beside the session alone."""
+    asked = Loop(variant_of(request, "D", precision, backend), request.device, threads, images, ROUNDS, here)
+    with sleeping_threads():
+        return in_fresh_process(time_loop, asked)
 
 
 def _open_and_close(request: Request, backend: str, precision: str, threads: int, here: dict[str, Any]) -> list[Record]:

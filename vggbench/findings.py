@@ -18,20 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from vggbench.findings_rows import Array, Differences, Row, Rows, aligned, differences_of, rows_of
 from vggbench.questions import QUESTIONS, TITLES, Contrast, Question, label
 from vggbench.results import Record, main_precision, precision_of
 from vggbench.statistics import Effect, crossed_effect, holm
 
-__all__ = ["QUESTIONS", "RULE", "Comparison", "Finding", "judge", "label", "row_key"]
-
 Verdict = Literal["shown", "not shown", "not decided"]
-Array = npt.NDArray[np.float64]
 
 #: Percentage points of top-1 error. A smaller effect than the first counts as none of interest; two recipes within the
 #: second count as equal. MIN_IMAGES: with fewer, nothing is decided.
@@ -88,16 +84,6 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One record's top-1 errors in the data's order (images,), 0 or 1. bad: ids of the images it skipped."""
-
-    errors: Array
-    bad: frozenset[str]
-    decoder: str
-    recorded: bool
-
-
-@dataclass(frozen=True)
 class _Judged:
     """A question's measurement before Holm's adjustment. enough: whether a verdict may be drawn from it."""
 
@@ -108,18 +94,13 @@ class _Judged:
     enough: bool
 
 
-#: Row key -> training seed -> row; and the differences of one contrast by seed, (images,) each.
-_Rows = dict[str, dict[int | None, _Row]]
-_Differences = dict[int | None, Array]
-
-
 def judge(records: Sequence[Record]) -> list[Finding]:
     """Every finding of QUESTIONS, judged from accuracy records of one precision, data set, choices and kind of weights.
 
     Of several such sets the one with most records measured in this run is taken; notes say how many were left out.
     """
     precision = main_precision(records)
-    rows, left_out = _rows([record for record in records if precision_of(record) == precision])
+    rows, left_out = rows_of([record for record in records if precision_of(record) == precision])
     judged = [_judge(question, rows) for question in QUESTIONS]
     adjusted = iter(holm([found.effect.p for found in judged if found.effect]))
     remark = (f"{left_out} records of other data, choices or weights were left out.",) if left_out else ()
@@ -152,68 +133,28 @@ def _verdict(kind: str, mean: float, low: float, high: float, p_holm: float) -> 
     return "not shown" if outside else "not decided"
 
 
-def row_key(record: Record) -> str:
-    """What a record stands for: its claim's id, else "<protocol>/<networks>/<train scale>"."""
-    if record.claim is not None:
-        return record.claim
-    names = "+".join(f"{run.network}/{run.weights.get('train_scale')}" for run in record.networks)
-    return f"{record.workload.protocol}/{names}"
-
-
-def _rows(records: Sequence[Record]) -> tuple[_Rows, int]:
-    """Key -> seed -> row, of the set that is judged, and how many records are of other sets.
-
-    Of two records of one row and seed the one over more images counts, then the one measured in this run.
-    """
-    worlds: dict[str, list[Record]] = {}
-    for record in records:
-        if record.kind == "accuracy" and record.samples.unit == "rank" and record.samples.values:
-            worlds.setdefault(_world(record), []).append(record)
-    if not worlds:
-        return {}, 0
-    chosen = max(worlds.values(), key=lambda found: (sum(r.origin == "measured" for r in found), len(found)))
-    rows: _Rows = {}
-    for record in sorted(chosen, key=lambda r: (len(r.samples.values), r.origin == "measured")):
-        data = record.workload.data
-        rows.setdefault(row_key(record), {})[record.seed] = _Row(
-            errors=(np.asarray(record.samples.values) > 0).astype(np.float64),
-            bad=frozenset(str(entry["id"]) for entry in data.get("bad", [])),
-            decoder=str(data.get("decoder")),
-            recorded=record.origin == "recorded",
-        )
-    return rows, sum(map(len, worlds.values())) - len(chosen)
-
-
-def _world(record: Record) -> str:
-    """Records pair only where this agrees: the complete data in its order, the open choices, the kind of weights."""
-    data = record.workload.data
-    order = data.get("fingerprint_full") or data.get("fingerprint")
-    statuses = sorted({str(run.weights.get("status")) for run in record.networks})
-    return repr((data.get("split"), order, sorted(record.workload.choices.items()), statuses))
-
-
-def _judge(question: Question, rows: _Rows) -> _Judged:
+def _judge(question: Question, rows: Rows) -> _Judged:
     comparisons: list[Comparison] = []
     notes = [question.note] if question.note else []
     judged: list[tuple[Effect, Array]] = []
-    used: list[_Row] = []
+    used: list[Row] = []
     missing = {key: label(key) for group in question.each for pair in group for key in (pair.a, pair.b)}
     missing = {key: name for key, name in missing.items() if key not in rows}
     if missing:
         notes.append(f"Not measured: {', '.join(missing.values())}.")
     for group in question.each:
-        measured: list[_Differences] = []
+        measured: list[Differences] = []
         for contrast in group:
             if contrast.a in missing or contrast.b in missing:
                 continue
-            differences = _differences(contrast, rows)
+            differences = differences_of(contrast, rows)
             if isinstance(differences, str):
                 notes.append(differences)
                 continue
             measured.append(differences)
             comparisons.append(_comparison(contrast, rows, differences))
             used += [rows[key][seed] for key in (contrast.a, contrast.b) for seed in differences]
-        if measured and not _aligned(used):
+        if measured and not aligned(used):
             notes.append("Its rows skipped different bad images, so they cannot be averaged by image.")
         elif measured:
             pooled = _pool(measured, notes)
@@ -235,33 +176,7 @@ def _judge(question: Question, rows: _Rows) -> _Judged:
     return _Judged(effect, tuple(comparisons), over, tuple(notes), images >= MIN_IMAGES and not one_seed)
 
 
-def _differences(contrast: Contrast, rows: _Rows) -> _Differences | str:
-    """error_a - error_b by seed over the images that both have, (images,) each; or why they cannot be paired."""
-    a, b = rows[contrast.a], rows[contrast.b]
-    seeds = sorted((seed for seed in a if seed in b), key=str)
-    names = f"{label(contrast.a)} and {label(contrast.b)}"
-    if not seeds:
-        return f"{names} have no training seed in common."
-    pairs = [(a[seed], b[seed]) for seed in seeds]
-    if not _aligned([row for pair in pairs for row in pair]):
-        return f"{names} skipped different bad images, so they cannot be paired by image."
-    images = min(len(row.errors) for pair in pairs for row in pair)
-    if images < 2:
-        return f"{names} have {images} images in common."
-    return {seed: a[seed].errors[:images] - b[seed].errors[:images] for seed in seeds}
-
-
-def _aligned(rows: list[_Row]) -> bool:
-    """Whether the rows' common first values are of the same images: all skipped the same ones, or, with one decoder,
-    each longer row skipped the shorter ones' and more behind them."""
-    if len({row.bad for row in rows}) == 1:
-        return True
-    reach = sorted((len(row.errors) + len(row.bad), len(row.bad), row.bad) for row in rows)
-    nested = all(a[2] <= b[2] and (a[0] < b[0] or a[2] == b[2]) for a, b in pairwise(reach))
-    return nested and len({row.decoder for row in rows}) == 1
-
-
-def _comparison(contrast: Contrast, rows: _Rows, differences: _Differences) -> Comparison:
+def _comparison(contrast: Contrast, rows: Rows, differences: Differences) -> Comparison:
     values = np.stack(list(differences.values()))
     seeds, images = values.shape
     effect = crossed_effect(values)
@@ -280,7 +195,7 @@ def _comparison(contrast: Contrast, rows: _Rows, differences: _Differences) -> C
     )
 
 
-def _pool(measured: list[_Differences], notes: list[str]) -> Array:
+def _pool(measured: list[Differences], notes: list[str]) -> Array:
     """Mean over the comparisons of a group, (seeds, images): over the images that all have, and over the set of seeds
     that keeps most comparisons x seeds."""
     choices = [frozenset(found) for found in measured]

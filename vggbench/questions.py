@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two rows by key (see findings.row_key); the effect is the error of a minus the error of b."""
+    """Two rows by key (see findings_rows.row_key); the effect is the error of a minus the error of b."""
 
     a: str
     b: str

@@ -93,7 +93,8 @@ def findings(given: Inputs) -> dict[str, Any] | None:
     """The findings with the rule that judged them, and for each compared row the record it links to."""
     if not given.findings:
         return None
-    from vggbench.findings import RULE, row_key
+    from vggbench.findings import RULE
+    from vggbench.findings_rows import row_key
     from vggbench.questions import label
 
     anchors: dict[str, str] = {}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from vggbench.errors import DataError, StorageError, UsageError
-from vggbench.images import sample, sample_canvas
+from vggbench.images import sample, sample_blocks, sample_canvas
 from vggbench.images.sample import BLOCK, SPLITS, prepare
 from vggbench.images.sample_drawing import _PART_CENTRES, ARRANGEMENTS, CLASSES, SHAPES, TEXTURES, draw, object_coverage
 
@@ -183,16 +183,16 @@ def test_a_killed_run_leaves_only_whole_files_and_is_continued(two_blocks: Path,
 def test_a_mismatch_names_the_block_and_what_differs(
     kind: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded = sample._recorded("test", 3)
-    monkeypatch.setattr(sample, "_recorded", lambda split, block: recorded | {kind: "0" * 64})
-    monkeypatch.setattr(sample, "_draw_block", lambda split, block: ([b""], [""], recorded))
+    recorded = sample_blocks.recorded_block("test", 3)
+    monkeypatch.setattr(sample_blocks, "recorded_block", lambda split, block: recorded | {kind: "0" * 64})
+    monkeypatch.setattr(sample_blocks, "_draw_block", lambda split, block: ([b""], [""], recorded))
     with pytest.raises(DataError, match=rf"Block 3 of .*'test' \(images 900 to 1199\).*{says}"):
-        sample._prepare_block(tmp_path, "test", 3, BLOCK)
+        sample_blocks.prepare_block(tmp_path, "test", 3, BLOCK)
     assert not list(tmp_path.rglob("*.jpg"))
 
 
 def test_the_manifest_covers_every_block() -> None:
-    manifest = sample._manifest()
+    manifest = sample_blocks.manifest()
     assert manifest["block"] == BLOCK
     assert {split: len(blocks) * BLOCK for split, blocks in manifest["splits"].items()} == SPLITS
 

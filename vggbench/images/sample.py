@@ -1,4 +1,4 @@
-"""The built-in labelled set on disk: its splits, writing them as JPEG files, and the check against recorded digests.
+"""The built-in labelled set on disk: its splits, and the processes that draw them.
 
 After the drawing was changed on purpose, `python -m vggbench.images.sample --write-manifest` records new digests.
 """
@@ -6,7 +6,6 @@ After the drawing was changed on purpose, `python -m vggbench.images.sample --wr
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import multiprocessing
 import os
@@ -18,31 +17,27 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import PIL
-from numpy.typing import NDArray
-from PIL import Image, features
 
 from vggbench.errors import DataError, StorageError, UsageError
-from vggbench.images.sample_drawing import CLASSES, Annotation, draw
+from vggbench.images.sample_blocks import (
+    BLOCK,
+    MANIFEST,
+    Block,
+    block_digests,
+    encoder,
+    manifest,
+    prepare_block,
+    replace_file,
+)
 
 #: Images per split. "train" trains, "tune" steers, "test" is reported and never steers anything.
 SPLITS = {"train": 18000, "tune": 1200, "test": 2400}
 
-#: Images per recorded digest, and per unit of work.
-BLOCK = 300
-
 COLUMNS = ("file", "label", "class", "x0", "y0", "x1", "y1", "diameter")
 
-_MANIFEST = Path(__file__).with_name("sample_manifest.json")
 _STALE_SECONDS = 3600.0
-
-Block = tuple[int, list[str]]
 
 
 def prepare(
@@ -76,19 +71,19 @@ def prepare(
     return folder
 
 
-def write_manifest(path: Path = _MANIFEST, workers: int | None = None) -> None:
+def write_manifest(path: Path = MANIFEST, workers: int | None = None) -> None:
     """Draws every image and records the digests that `prepare` checks. Developers run this, users never do."""
     jobs = [(split, block) for split, size in SPLITS.items() for block in range(size // BLOCK)]
     with _pool(workers, len(jobs)) as pool:
-        digests = list(pool.map(_block_digests, *zip(*jobs, strict=True)))
-    manifest = {
+        digests = list(pool.map(block_digests, *zip(*jobs, strict=True)))
+    recorded = {
         "block": BLOCK,
-        "encoder": _encoder(),
+        "encoder": encoder(),
         "splits": {
             split: [digest for job, digest in zip(jobs, digests, strict=True) if job[0] == split] for split in SPLITS
         },
     }
-    _replace(path, (json.dumps(manifest, indent=1) + "\n").encode(), path.parent)
+    replace_file(path, (json.dumps(recorded, indent=1) + "\n").encode(), path.parent)
 
 
 def _wanted(split: str, count: int | None) -> int:
@@ -105,12 +100,12 @@ def _run(jobs: list[tuple[Path, str, int, int]], workers: int | None) -> Generat
     if _worker_count(workers, len(jobs)) == 1:
         for job in jobs:
             with _storage_errors(job[0]):
-                done = _prepare_block(*job)
+                done = prepare_block(*job)
             yield done
         return
     with _pool(workers, len(jobs)) as pool:
         try:
-            for future in as_completed([pool.submit(_prepare_block, *job) for job in jobs]):
+            for future in as_completed([pool.submit(prepare_block, *job) for job in jobs]):
                 with _storage_errors(jobs[0][0]):
                     done = future.result()
                 yield done
@@ -160,110 +155,13 @@ def _start_worker() -> None:
     threading.Thread(target=leave_with_parent, args=(parent.sentinel,), daemon=True).start()
 
 
-def _prepare_block(folder: Path, split: str, block: int, count: int) -> Block:
-    """Makes the first `count` files of a block right on disk. Returns their rows of annotations.csv."""
-    recorded = _recorded(split, block)
-    part = folder / ".blocks" / f"{block:03d}.csv"
-    files = [folder / _file_name(index) for index in _indices(block)]
-    kept = _kept_rows(part, files, recorded)
-    if kept is not None:
-        return block, kept[:count]
-
-    images, rows, digests = _draw_block(split, block)
-    _compare(split, block, digests, recorded)
-    for file, image in zip(files[:count], images, strict=False):
-        _replace(file, image, part.parent)
-    if count == BLOCK:
-        _replace(part, "\n".join(rows).encode(), part.parent)
-    return block, rows[:count]
-
-
-def _kept_rows(part: Path, files: list[Path], recorded: dict[str, str]) -> list[str] | None:
-    """The rows of a block whose files on disk match the recorded digests, else None."""
-    try:
-        text = part.read_bytes()
-        if hashlib.sha256(text).hexdigest() != recorded["annotations"]:
-            return None
-        jpeg = hashlib.sha256()
-        for file in files:
-            jpeg.update(file.read_bytes())
-    except FileNotFoundError:
-        return None
-    return text.decode().split("\n") if jpeg.hexdigest() == recorded["jpeg"] else None
-
-
-def _compare(split: str, block: int, digests: dict[str, str], recorded: dict[str, str]) -> None:
-    where = f"Block {block} of the sample split {split!r} (images {block * BLOCK} to {block * BLOCK + BLOCK - 1})"
-    for kind in ("pixels", "annotations"):
-        if digests[kind] != recorded[kind]:
-            raise DataError(
-                f"{where}: this machine draws other {kind} than recorded (NumPy {np.__version__}). "
-                "Results on this set could not be compared with others. Try another NumPy, and report this."
-            )
-    if digests["jpeg"] != recorded["jpeg"]:
-        raise DataError(
-            f"{where}: the pixels are as recorded, only the JPEG encoder differs ({_encoder()}; recorded with "
-            f"{_manifest()['encoder']}). Install a Pillow with that encoder."
-        )
-
-
-def _draw_block(split: str, block: int) -> tuple[list[bytes], list[str], dict[str, str]]:
-    """JPEG files, rows of annotations.csv, and digests of one block."""
-    pixels_hash, images, rows = hashlib.sha256(), [], []
-    for index in _indices(block):
-        pixels, annotation = draw(split, index)
-        pixels_hash.update(f"{pixels.shape}".encode())
-        pixels_hash.update(pixels.tobytes())
-        images.append(_jpeg(pixels))
-        rows.append(_row(index, annotation))
-    digests = {
-        "pixels": pixels_hash.hexdigest(),
-        "jpeg": hashlib.sha256(b"".join(images)).hexdigest(),
-        "annotations": hashlib.sha256("\n".join(rows).encode()).hexdigest(),
-    }
-    return images, rows, digests
-
-
-def _block_digests(split: str, block: int) -> dict[str, str]:
-    return _draw_block(split, block)[2]
-
-
-def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """Quality 90 without chroma subsampling: 13 % more bytes than 4:2:0, and 4 dB less error on the objects."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=90, subsampling=0)
-    return buffer.getvalue()
-
-
-def _row(index: int, annotation: Annotation) -> str:
-    box = ",".join(f"{edge:.0f}" for edge in annotation.box)
-    return f"{_file_name(index)},{annotation.label},{CLASSES[annotation.label]},{box},{annotation.diameter:.2f}"
-
-
 def _write_annotations(folder: Path, rows: list[str]) -> None:
     """Never shortens what another run wrote: it is the same list, only longer."""
     path = folder / "annotations.csv"
     lines = [",".join(COLUMNS), *rows]
     if path.exists() and path.read_text().splitlines()[: len(lines)] == lines:
         return
-    _replace(path, ("\n".join(lines) + "\n").encode(), folder / ".blocks")
-
-
-def _indices(block: int) -> range:
-    return range(block * BLOCK, (block + 1) * BLOCK)
-
-
-def _file_name(index: int) -> str:
-    return f"{index:05d}.jpg"
-
-
-def _replace(path: Path, content: bytes, scratch: Path) -> None:
-    """Writes a file that is at any moment absent, old or complete, also when two processes write it at once."""
-    if path.exists() and path.read_bytes() == content:
-        return
-    temporary = scratch / f".{path.name}.{os.getpid()}.tmp"
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    replace_file(path, ("\n".join(lines) + "\n").encode(), folder / ".blocks")
 
 
 def _make_folder(folder: Path) -> None:
@@ -278,25 +176,9 @@ def _make_folder(folder: Path) -> None:
             pass
 
 
-def _encoder() -> str:
-    turbo = features.version("libjpeg_turbo")
-    library = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
-    return f"Pillow {PIL.__version__} with {library}"
-
-
-@cache
-def _manifest() -> Any:
-    return json.loads(_MANIFEST.read_text())
-
-
 def recorded_digest(split: str) -> str:
     """One digest over all that is recorded of a split: what names it as training data."""
-    return hashlib.sha256(json.dumps(_manifest()["splits"][split], sort_keys=True).encode()).hexdigest()
-
-
-def _recorded(split: str, block: int) -> dict[str, str]:
-    digests: dict[str, str] = _manifest()["splits"][split][block]
-    return digests
+    return hashlib.sha256(json.dumps(manifest()["splits"][split], sort_keys=True).encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""The timing loop, what goes on around it, and what is shown of it."""
+"""The timing loop: what it keeps, when it stops, which clock it reads."""
 
 import itertools
 import time
-from types import SimpleNamespace
 
 import measuring
 import numpy as np
@@ -10,12 +9,10 @@ import pytest
 
 from vggbench import samples
 from vggbench.backends.fake import FakeSession
-from vggbench.measure import conditions, latency
+from vggbench.measure import latency
 from vggbench.measure.latency import clock_of, measure_latency, random_input
 from vggbench.measure.records import latency_record
-from vggbench.results import Record, Samples
-from vggbench.runs_latency_rows import doubts, rows_of
-from vggbench.runs_timing import Task, time_session
+from vggbench.results import Record
 from vggbench.variants import Variant
 
 VARIANT = Variant(measuring.WEIGHTS, "crop", "fake")
@@ -203,154 +200,3 @@ def test_a_latency_record_says_what_ran():
     assert record.process == 4
     assert record.networks[0].session["form"] == "crop"
     assert Record.model_validate_json(record.model_dump_json()) == record
-
-
-# Around a timing
-
-
-def test_what_goes_on_around_a_timing_stands_in_the_record():
-    task = Task(VARIANT, (1, 2), SIZE, min_seconds=0.0, process=3, environment={"cpu": "x"})
-    records = time_session(FakeSession(VARIANT, seconds_per_image=0.001), task, 0.25)
-    assert [record.workload.batch for record in records] == [1, 2]
-    for record in records:
-        found = record.conditions
-        assert found["open_seconds"] == 0.25
-        assert found["first_call_seconds"] == record.samples.warmups[0]
-        assert 0 < found["rss_bytes"] <= found["rss_peak_bytes"]
-        assert {"own_cores", "foreign_cores", "stolen_cores", "throttled_seconds", "load_average"} <= set(found)
-        assert all(isinstance(value, str | int | float | None) for value in found.values()), "flat"
-        assert Record.model_validate_json(record.model_dump_json()) == record
-
-
-def look(**more):
-    zero = dict.fromkeys(
-        ("wall_seconds", "own_cpu_seconds", "busy_seconds", "stolen_seconds", "throttled_seconds", "switches"), 0
-    )
-    return conditions.Look(**{**zero, "gpu": {}, **more})
-
-
-def test_foreign_load_is_what_others_took_of_the_cores():
-    after = look(wall_seconds=10.0, own_cpu_seconds=15.0, busy_seconds=19.0, throttled_seconds=2.0, stolen_seconds=3.0)
-    found = conditions.between(look(), after, 10)
-    assert (found["own_cores"], found["foreign_cores"], found["stolen_cores"]) == (1.5, pytest.approx(0.4), 0.3)
-    found["usable_cores"] = 2
-    assert conditions.remarks(found, threads=2) == [
-        "foreign load on 0.4 of 2 cores",
-        "0.3 cores taken by the hypervisor",
-        "held back by the container's CPU quota for 2.0 s",
-    ]
-
-
-def test_foreign_load_that_leaves_idle_cores_enough_is_no_remark():
-    assert conditions.remarks({"foreign_cores": 8.0, "usable_cores": 64}, threads=16) == []
-    assert conditions.remarks({"foreign_cores": 50.0, "usable_cores": 64}, threads=16)
-    assert conditions.remarks({"foreign_cores": 0.05, "usable_cores": 2}, threads=2) == []
-
-
-class Nvml:
-    """A driver that answers all but the memory clock and the energy of old GPUs."""
-
-    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
-
-    def __init__(self, processes):
-        self.processes = processes
-
-    def nvmlDeviceGetHandleByIndex(self, index):
-        return index
-
-    def nvmlDeviceGetClockInfo(self, handle, which):
-        if which == self.NVML_CLOCK_MEM:
-            raise RuntimeError("not supported")
-        return 1755
-
-    def nvmlDeviceGetTemperature(self, handle, sensor):
-        return 61
-
-    def nvmlDeviceGetPowerUsage(self, handle):
-        return 350_500
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle):
-        return 1_000_000
-
-    def nvmlDeviceGetMemoryInfo(self, handle):
-        return SimpleNamespace(used=5 << 30)
-
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle):
-        return 0x4 | 0x40 | 0x1
-
-    def nvmlDeviceGetComputeRunningProcesses(self, handle):
-        return [SimpleNamespace(pid=pid) for pid in range(self.processes)]
-
-
-def test_a_gpus_state_is_what_its_driver_answers_and_no_more():
-    assert conditions.gpu(Nvml(3), 0) == {
-        "gpu_sm_clock_mhz": 1755,
-        "gpu_temperature_celsius": 61,
-        "gpu_power_watts": 350.5,
-        "gpu_energy_joules": 1000.0,
-        "gpu_memory_used_bytes": 5 << 30,
-        "gpu_throttle_reasons": "power cap, hardware thermal",
-        "gpu_foreign_processes": 2,
-    }
-    assert conditions.gpu(Nvml(1), 0)["gpu_foreign_processes"] == 0
-
-
-def test_energy_an_image_is_the_counters_difference():
-    before, after = look(gpu={"gpu_energy_joules": 100.0}), look(wall_seconds=2.0, gpu={"gpu_energy_joules": 700.0})
-    found = conditions.between(before, after, 1200)
-    assert (found["gpu_mean_power_watts"], found["gpu_joules_per_image"]) == (300.0, 0.5)
-    assert "gpu_energy_joules" not in found
-    assert conditions.remarks({"gpu_throttle_reasons": "power cap", "gpu_foreign_processes": 1}, None) == [
-        "1 other processes on the GPU",
-        "GPU clock limited by power cap",
-    ]
-
-
-# Rows
-
-
-def timed(values, process=1, batch=1, precision="fp32", **more):
-    variant = Variant(measuring.WEIGHTS, "crop", more.pop("backend", "fake"), precision)
-    session = FakeSession(variant)
-    session.info |= {"arithmetic": precision, **more}
-    record = latency_record(
-        session, variant, Samples(unit="seconds", values=values), batch, SIZE, environment={}, process=process
-    )
-    return record
-
-
-def test_processes_are_the_unit_of_a_rows_statistics():
-    records = [timed([speed] * 10, number, batch=2) for number, speed in enumerate((0.1, 0.2, 0.4), start=1)]
-    (row,) = rows_of(records)
-    assert (row["processes"], row["calls"]) == (3, 30)
-    assert row["images_per_second"] == pytest.approx(10.0)
-    assert row["images_per_second_by_process"] == pytest.approx([20.0, 10.0, 5.0])
-    assert row["images_per_second_interval"] == pytest.approx((5.0, 20.0))
-    assert row["coefficient_of_variation"] == 0.0, "within a process; between them nothing is hidden by it"
-    assert row["median_seconds"] == pytest.approx(0.2)
-
-
-def test_the_ratio_is_to_the_fp32_row_of_the_same_batch_and_backend():
-    records = [
-        timed([0.3] * 10, batch=1),
-        timed([0.4] * 10, batch=8),
-        timed([0.1] * 10, batch=1, precision="int8"),
-        timed([0.1] * 10, batch=8, precision="int8"),
-        timed([0.2] * 10, batch=1, backend="other"),
-        timed([0.1] * 10, batch=1, backend="other", precision="bf16"),
-    ]
-    assert [row["ratio_to_fp32"] for row in rows_of(records)] == pytest.approx([1, 1, 3, 4, 1, 2])
-    assert rows_of(records[2:3])[0]["ratio_to_fp32"] is None
-
-
-def test_doubts_name_what_ran_what_varies_and_what_is_missing():
-    (row,) = rows_of([timed([0.1, 0.2] * 10, precision="fp16", arithmetic="fp32 on weights stored as fp16")])
-    found = doubts(row, processes=3)
-    assert found[0] == "what ran is fp32 on weights stored as fp16"
-    assert any(text.startswith("unstable, calls vary by 34.") for text in found)
-    assert any("median is known to" in text for text in found)
-    assert "1 of 3 processes" in found
-    (row,) = rows_of([timed([0.1] * 20, number) for number in (1, 2, 3)])
-    assert doubts(row, processes=3) == []
-    assert "faster than its peak" in doubts({**row, "share_of_peak": 1.1}, processes=3)[0]
-    assert doubts({**row, "share_of_peak": 1.01}, processes=3) == []

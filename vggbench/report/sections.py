@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
 from vggbench import paper
-from vggbench.report import ReportContext, anchors, charts, numerics, tables
+from vggbench.report import ReportContext, anchors, charts, numerics, raw, tables
 from vggbench.report.precision import EXPECTED_POINTS, missed, precision_rows, what_ran
-from vggbench.report.rows import Measured, anchor_of, class_count, is_imagenet, measured, rank_counts
+from vggbench.report.rows import Measured, class_count, is_imagenet, measured
 from vggbench.report.speed import peak_rows, speed_rows
 from vggbench.results import Record, main_precision, precision_of
 
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
 
 #: Cards in the gallery of hardest cases.
 HARDEST = 12
-#: Of a record's JSON: hardest images shown, and levels that get a line an entry.
-SHOWN_HARDEST, JSON_LEVELS = 1, 2
 
 
 @dataclass(frozen=True)
@@ -208,63 +203,6 @@ def bad_images(given: Inputs) -> list[dict[str, str]]:
     return [{"id": image, "why": why} for image, why in sorted(found.items())]
 
 
-def records(given: Inputs) -> dict[str, Any]:
-    """Every record with its line, its JSON (ranks counted, the raw list stands in the file) and its short name."""
-    shown, seen = [], set[str]()
-    for line, record in enumerate(given.records, start=1):
-        anchor = anchor_of(record)
-        if anchor in seen:
-            continue
-        seen.add(anchor)
-        shown.append(
-            {"anchor": anchor, "line": line, "name": record_name(record), "json": _json(record, given.context)}
-        )
-    return {"records": shown}
-
-
-def record_name(record: Record) -> str:
-    """A line that names a record for people."""
-    nets = " + ".join(f"{run.network}/{run.weights.get('train_scale') or '?'}" for run in record.networks)
-    parts = [record.claim or record.workload.protocol or record.kind, "" if record.claim else nets]
-    parts.append("" if record.seed is None else f"seed {record.seed}")
-    parts.append(" + ".join(dict.fromkeys(f"{run.backend} {run.precision}" for run in record.networks)))
-    return ", ".join(part for part in parts if part)
-
-
-def _json(record: Record, context: ReportContext) -> Markup:
-    """As text inside an element, where quotes stand as they are: escaped they made up a third of the page."""
-    fields = record.model_dump()
-    if record.samples.unit == "rank":
-        fields["samples"] = {"unit": "rank", "count": len(record.samples.values), "rank_counts": rank_counts(record)}
-    if record.environment and context.machine:
-        fields["environment"] = _difference(record.environment, context.machine)
-    if len(record.hardest) > SHOWN_HARDEST:
-        fields["hardest"] = [*record.hardest[:SHOWN_HARDEST], f"and {len(record.hardest) - SHOWN_HARDEST} in the file"]
-    text = _lines(numerics.shortened(fields))
-    return Markup(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
-
-
-def _lines(value: Any, depth: int = 0) -> str:
-    """JSON with a line an entry in the first levels, and what lies deeper on one line."""
-    if depth == JSON_LEVELS or not isinstance(value, dict | list) or not value:
-        return json.dumps(value, ensure_ascii=False)
-    pad = " " * (depth + 1)
-    if isinstance(value, list):
-        return "[\n" + ",\n".join(pad + _lines(each, depth + 1) for each in value) + "\n" + pad[1:] + "]"
-    entries = (
-        f"{pad}{json.dumps(str(key), ensure_ascii=False)}: {_lines(each, depth + 1)}" for key, each in value.items()
-    )
-    return "{\n" + ",\n".join(entries) + "\n" + pad[1:] + "}"
-
-
-def _difference(environment: dict[str, Any], machine: dict[str, Any]) -> Any:
-    """What a record's environment says otherwise than the page's; None: it does not have the entry."""
-    names = dict.fromkeys([*environment, *machine])
-    other = {name: environment.get(name) for name in names if environment.get(name) != machine.get(name)}
-    same = "as under Environment on this page"
-    return {f"{same}, but": other} if other else same
-
-
 def _plain(value: Any) -> str:
     """A value of a description as one line."""
     if isinstance(value, list | tuple):
@@ -287,7 +225,7 @@ SECTIONS = (
     ("hardest", "Hardest images", hardest),
     ("quoted", "Tables 7 to 12: quoted", quoted),
     ("method", "How this was measured", method),
-    ("records", "Records", records),
+    ("records", "Records", raw.section),
 )
 
 

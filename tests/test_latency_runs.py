@@ -12,12 +12,12 @@ import latency_workers
 import pytest
 from typer.testing import CliRunner
 
-from vggbench import cli_latency, runs_fresh, runs_latency
+from vggbench import cli_latency, runs_latency
 from vggbench.cli import app
-from vggbench.errors import BackendUnavailable, WeightsError
+from vggbench.errors import BackendUnavailable
 from vggbench.measure.peak import Found, peak_record
 from vggbench.results import Samples, read_records
-from vggbench.runs_fresh import WorkerDied, in_fresh_process
+from vggbench.runs_fresh import WorkerDied
 from vggbench.runs_latency import Request
 
 ROOT = Path(__file__).parents[1]
@@ -25,10 +25,7 @@ REQUEST = Request(
     network="A", weights="sample", backends=("pytorch",), device="cpu", threads=1, min_seconds=0.0, peak=False
 )
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("VGGBENCH_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
@@ -69,45 +66,6 @@ def timed(request=REQUEST, out=None):
 
 def but(**changes):
     return Request(**{**vars(REQUEST), **changes})
-
-
-# Fresh processes
-
-
-def test_a_fresh_process_answers_and_its_errors_are_raised_here():
-    assert in_fresh_process(latency_workers.double, 21) == 42
-    with pytest.raises(WeightsError, match=r"^other network$"):
-        in_fresh_process(latency_workers.complain, "other network")
-
-
-@pytest.mark.parametrize(
-    ("end", "why"),
-    [
-        ("die", "killed by SIGKILL, for want of memory as a rule"),
-        ("leave", "ended with status 3 and no answer"),
-        ("run_out_of_memory", "out of memory"),
-    ],
-)
-def test_a_process_that_dies_says_how(end, why):
-    with pytest.raises(WorkerDied, match=f"^{why}$"):
-        in_fresh_process(getattr(latency_workers, end))
-
-
-def test_ctrl_c_does_not_reach_the_fresh_process_and_this_one_hears_it_again():
-    assert in_fresh_process(latency_workers.signals_blocked)
-    assert not latency_workers.signals_blocked()
-
-
-def test_a_ctrl_c_while_it_is_blocked_is_heard_afterwards():
-    def interrupted():
-        with runs_fresh.sigint_blocked():
-            os.kill(os.getpid(), signal.SIGINT)
-            reached.append(True)
-
-    reached = []
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert reached
 
 
 # Order, deaths

@@ -2,58 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from pathlib import Path
-
 import page_fixtures as fixtures
 import pytest
+from browsers import axe_source
 
 from vggbench.findings import judge
 from vggbench.report import render, write_page
-
-REQUIRED = os.environ.get("CI") == "true" or os.environ.get("VGGBENCH_REQUIRE_BROWSER") == "1"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--disable-quic",
-]
-
-
-def missing(what: str):
-    """Skips where a browser is a convenience, fails where it was promised."""
-    if REQUIRED:
-        pytest.fail(f"{what}, and CI=true or VGGBENCH_REQUIRE_BROWSER=1 asks for the browser tests.")
-    pytest.skip(what)
-
-
-def axe_source() -> str:
-    try:
-        import axe_core_python
-    except ImportError:
-        missing("axe-core-python is not installed; install it with: pip install axe-core-python")
-    return (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing("playwright is not installed; install it with: pip install playwright")
-    found = os.environ.get("VGGBENCH_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        missing("No Chromium was found; install one, or name it with VGGBENCH_BROWSER=/path/to/chromium")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

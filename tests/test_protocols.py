@@ -2,60 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import hashlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import slow_protocols as slow
-import torch
-from PIL import Image
+from protocol_cases import (
+    BACKENDS,
+    CHOICES,
+    CROP,
+    SCALES,
+    SIZES,
+    make_dataset,
+    noise,
+    posteriors_of,
+    scales_of,
+    slow_network,
+    weights_on_disk,
+)
 
-from vgg_reference.weights import Preprocess, random_weights, save_weights, state_dict
 from vggbench.errors import UsageError
-from vggbench.images import Dataset, LabelledImage
 from vggbench.measure.accuracy import run_passes
 from vggbench.measure.posteriors import answer, ranks
 from vggbench.measure.records import accuracy_record
 from vggbench.protocols import PROTOCOLS, Choices, Pass, Protocol, protocol
-
-CLASSES = 7
-CROP = 32
-BACKENDS = ("pytorch", "onnxruntime")
-#: Height and width: lying, standing, square and smaller than the scales, long.
-SIZES = ((50, 71), (83, 49), (40, 40), (37, 150))
-#: Offsets fall between pixels at the latter two: (47 - 32) / 2 and (61 - 32) / 2.
-SCALES = (36, 47, 61)
-CHOICES = (
-    Choices(),
-    Choices(pool_rounding="floor", grid_extent="square"),
-    Choices(score_pool="mean_probs", grid_extent="square"),
-    Choices(score_pool="mean_probs", pool_rounding="floor"),
-)
-_MEAN, _SCALE = (120.0, 115.0, 100.0), (1 / 60, 1 / 64, 1 / 70)
-
-
-def _noise(size, seed):
-    """Smooth shapes and noise, lopsided: its mirror image is another image."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)).resize(size[::-1], Image.Resampling.BICUBIC)
-    return np.clip(np.asarray(coarse) + rng.normal(0, 20, (*size, 3)), 0, 255).astype(np.uint8)
-
-
-def make_dataset(folder: Path, images, labels=None):
-    """PNG files, so that what is decoded is what was drawn."""
-    folder.mkdir(parents=True, exist_ok=True)
-    entries, digests = [], []
-    for number, pixels in enumerate(images):
-        path = folder / f"{number}.png"
-        Image.fromarray(pixels).save(path)
-        entries.append(LabelledImage(path.name, path, labels[number] if labels else number % CLASSES))
-        digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
-    names = tuple(f"class {number}" for number in range(CLASSES))
-    whole = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return Dataset("made", "test", names, tuple(entries), tuple(digests), whole, "made", len(entries))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +35,7 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images():
-    return [_noise(size, number) for number, size in enumerate(SIZES)]
+    return [noise(size, number) for number, size in enumerate(SIZES)]
 
 
 @pytest.fixture(scope="module")
@@ -75,46 +45,11 @@ def dataset(workplace, images):
 
 @pytest.fixture(scope="module")
 def make_weights(workplace):
-    """Random weights with biases, on disk, whose posteriors are neither flat nor certain."""
-
     @functools.cache
     def make(name, crop=CROP, seed=0):
-        order = "BGR" if name in ("D", "A-LRN") else "RGB"
-        weights = random_weights(name, seed, width=1 / 32, hidden_width=1 / 64, num_classes=CLASSES, crop_size=crop)
-        weights = dataclasses.replace(
-            weights, preprocess=Preprocess(order, _MEAN, _SCALE), status="other", lrn_alpha=0.5
-        )
-        state = state_dict(weights)
-        generator = torch.Generator().manual_seed(seed + 1)
-        for key, tensor in state.items():
-            if key.endswith("bias"):
-                tensor.normal_(0, 0.1, generator=generator)
-        return save_weights(workplace / f"{name}-{crop}-{seed}.safetensors", state, weights)
+        return weights_on_disk(workplace, name, crop, seed)
 
     return make
-
-
-def slow_network(weights, choices):
-    """The same tensors for the slow implementation: weights and biases in the order of the file's layer numbers."""
-    state = {key: tensor.double().numpy() for key, tensor in state_dict(weights).items()}
-    keys = sorted(
-        (key[: -len(".weight")] for key in state if key.endswith(".weight")),
-        key=lambda key: (key.startswith("classifier"), int(key.split(".")[1])),
-    )
-    return slow.Network(
-        weights.network,
-        [(state[f"{key}.weight"], state[f"{key}.bias"]) for key in keys],
-        weights.crop_size,
-        weights.preprocess.mean,
-        weights.preprocess.scale,
-        bgr=weights.preprocess.order == "BGR",
-        ceil=choices.pool_rounding == "ceil",
-        lrn_alpha=weights.lrn_alpha,
-    )
-
-
-def scales_of(name):
-    return SCALES if name.startswith("multi") else SCALES[1:2]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -174,13 +109,6 @@ def measure(workplace, make_weights):
         )
 
     return run
-
-
-def posteriors_of(results, chosen):
-    found, kept = answer([(results, chosen)])
-    assert kept.tolist() == list(range(len(found)))
-    assert np.allclose(found.sum(axis=1), 1, atol=1e-6)
-    return found
 
 
 # ---- every protocol --------------------------------------------------------------------------------------------------
@@ -259,7 +187,7 @@ RELATION_CHOICES = pytest.mark.parametrize("choices", CHOICES, ids=lambda c: f"{
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_mirroring_the_image_leaves_a_flip_averaged_posterior_as_it_was(backend, choices, workplace, measure):
     """At its own scale, where nothing is resampled; even offsets, where the grid is symmetric in whole pixels."""
-    image = _noise((40, 56), 5)
+    image = noise((40, 56), 5)
     both = make_dataset(workplace / "mirrored", [image, np.ascontiguousarray(image[:, ::-1])])
     passes = [Pass("dense", 40, "whole", True), Pass("crop", 40, "5x5", True), Pass("crop", 40, "corners", True)]
     results = measure(both, "D", passes, backend, choices)
@@ -274,7 +202,7 @@ def test_mirroring_the_image_leaves_a_flip_averaged_posterior_as_it_was(backend,
 @pytest.mark.parametrize("extent", ["whole", "square"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_50_crops_of_a_crop_sized_image_equal_one_with_its_mirror_image(backend, extent, workplace, measure):
-    one = make_dataset(workplace / "crop-sized", [_noise((CROP, CROP), 6)])
+    one = make_dataset(workplace / "crop-sized", [noise((CROP, CROP), 6)])
     passes = [Pass("crop", CROP, grid, True) for grid in ("5x5", "corners", "center")]
     found = measure(one, "D", passes, backend, Choices(grid_extent=extent)).posteriors
     assert np.abs(found[passes[0]] - found[passes[2]]).max() <= 1e-6
@@ -284,7 +212,7 @@ def test_50_crops_of_a_crop_sized_image_equal_one_with_its_mirror_image(backend,
 @RELATION_CHOICES
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_dense_of_a_crop_sized_image_is_its_crop_with_flip(backend, choices, workplace, measure):
-    one = make_dataset(workplace / "crop-sized", [_noise((CROP, CROP), 6)])
+    one = make_dataset(workplace / "crop-sized", [noise((CROP, CROP), 6)])
     passes = [Pass("dense", CROP, "whole", True), Pass("crop", CROP, "center", True)]
     found = measure(one, "D", passes, backend, choices).posteriors
     assert np.abs(found[passes[0]] - found[passes[1]]).max() <= 1e-6

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from backend_inputs import images, make, relative, weights_of
 from fake_tensorrt import DEVICE, MAJORS, install
-from test_protocols import make_dataset
+from protocol_cases import make_dataset
 from typer.testing import CliRunner
 
 from vgg_reference.weights import Preprocess

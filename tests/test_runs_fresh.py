@@ -1,0 +1,72 @@
+"""Fresh processes: answers, errors, deaths, Ctrl-C, and no network where it is forbidden."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import latency_workers
+import pytest
+
+from vggbench import runs_fresh
+from vggbench.errors import BackendUnavailable, WeightsError
+from vggbench.runs_fresh import WorkerDied, in_fresh_process
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_fresh_process_answers_and_its_errors_are_raised_here():
+    assert in_fresh_process(latency_workers.double, 21) == 42
+    with pytest.raises(WeightsError, match=r"^other network$"):
+        in_fresh_process(latency_workers.complain, "other network")
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        ("die", "killed by SIGKILL, for want of memory as a rule"),
+        ("leave", "ended with status 3 and no answer"),
+        ("run_out_of_memory", "out of memory"),
+    ],
+)
+def test_a_process_that_dies_says_how(end, why):
+    with pytest.raises(WorkerDied, match=f"^{why}$"):
+        in_fresh_process(getattr(latency_workers, end))
+
+
+def test_ctrl_c_does_not_reach_the_fresh_process_and_this_one_hears_it_again():
+    assert in_fresh_process(latency_workers.signals_blocked)
+    assert not latency_workers.signals_blocked()
+
+
+def test_a_ctrl_c_while_it_is_blocked_is_heard_afterwards():
+    def interrupted():
+        with runs_fresh.sigint_blocked():
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append(True)
+
+    reached = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert reached
+
+
+def test_a_step_that_reaches_for_the_network_fails_where_that_is_forbidden():
+    code = (
+        "import socket, vggbench.runs_fresh as r; r.refuse_networks()\n"
+        "from vggbench.errors import BackendUnavailable\n"
+        "for go in (lambda: socket.create_connection(('127.0.0.1', 9), 1), lambda: socket.getaddrinfo('a.test', 1)):\n"
+        "    try: go()\n"
+        "    except BackendUnavailable as error: print(error)\n"
+    )
+    path = f"{ROOT}:{ROOT / 'reference'}"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120,
+                          env={"PYTHONPATH": path, "PATH": ""})  # fmt: skip
+    assert done.stdout.count("--no-network: something tried to reach") == 2, done.stderr
+
+
+def test_a_fresh_process_is_kept_from_the_network_too(monkeypatch):
+    monkeypatch.setenv(runs_fresh.NO_NETWORK, "1")
+    with pytest.raises(BackendUnavailable, match="--no-network: something tried to reach"):
+        in_fresh_process(latency_workers.reach_out)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vggbench import cache
+from vggbench.cli_tools import cache_ls
 from vggbench.errors import StorageError, UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -170,6 +171,64 @@ def test_pruning_spares_what_is_being_written_and_removes_what_killed_runs_left(
     assert (writing.exists(), killed.exists(), shard.exists()) == (True, False, True)
     assert cache.prune(tmp_path, everything=True) == 20
     assert writing.exists()
+
+
+def journal(path: Path, size: int) -> Path:
+    return make(path.with_suffix(cache.JOURNAL), size)
+
+
+def test_pruning_spares_the_journal_of_a_living_process_whatever_is_asked(tmp_path):
+    path = journal(tmp_path / "posteriors" / "key" / "node-1", 30)
+    with open(path, "ab") as owner:
+        assert cache.lock(owner.fileno())
+        with cache.abandoned(path) as free:
+            assert not free
+        assert cache.prune(tmp_path, everything=True) == 0
+        assert cache.prune(tmp_path, max_bytes=0) == 0
+        assert path.exists()
+    assert cache.prune(tmp_path, everything=True) == 30
+    assert not path.parent.exists()
+
+
+def test_a_killed_runs_journal_is_finished_work_and_goes_with_its_entry_only(tmp_path):
+    full = journal(tmp_path / "posteriors" / "key" / "full", 30)
+    empty = journal(tmp_path / "posteriors" / "key" / "empty", 0)
+    assert [entry.journals for entry in cache.entries(tmp_path)] == [2]
+    assert cache.prune(tmp_path) == 0
+    assert (full.exists(), empty.exists()) == (True, False)
+    assert cache.prune(tmp_path, older_than_days=1) == 0
+    assert cache.prune(tmp_path, kinds=("posteriors",), everything=True) == 30
+
+
+def test_of_two_that_find_a_journal_abandoned_at_once_one_has_it(tmp_path):
+    path = journal(tmp_path / "posteriors" / "key" / "node-1", 30)
+    with cache.abandoned(path) as mine:
+        with cache.abandoned(path) as theirs:
+            assert (mine, theirs) == (True, False)
+        assert cache.prune(tmp_path, everything=True) == 0
+        path.unlink()
+    with cache.abandoned(path) as gone:
+        assert not gone
+
+
+def test_without_locks_a_journal_is_abandoned_by_its_age(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(cache.fcntl, "flock", no_locks)
+    young = journal(tmp_path / "posteriors" / "key" / "young", 30)
+    old = make(tmp_path / "posteriors" / "key" / "old.journal", 8, age_seconds=2 * cache.STALE_SECONDS)
+    assert cache.prune(tmp_path, everything=True) == 8
+    assert (young.exists(), old.exists()) == (True, False)
+
+
+def test_the_listing_names_journals(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VGGBENCH_CACHE", str(tmp_path))
+    journal(tmp_path / "posteriors" / "key" / "node-1", 30)
+    cache_ls()
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["posteriors"].endswith("; journals of runs that go on or were killed: 1")
+    assert "journals" not in lines["graphs"]
 
 
 def test_writing_goes_on_while_the_folder_is_pruned(tmp_path):

@@ -1,11 +1,12 @@
 """One folder for everything that can be computed again; files are named by a digest of what decides their content.
 
 Every file appears whole or not at all: it is written under a temporary name and then renamed. So a killed run, or two
-runs at once, leave nothing half-written under a final name.
+runs at once, leave nothing half-written under a final name. Journals alone are appended to: see measure.journal.
 """
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import time
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from vggbench.errors import StorageError, UsageError
 
@@ -33,6 +34,8 @@ KINDS = {
 }
 #: A temporary file younger than this may belong to a run that is still writing it.
 STALE_SECONDS = 3600.0
+#: Ends the names of files that one process appends to, under a lock for as long as it lives.
+JOURNAL = ".journal"
 
 _DAY_SECONDS = 86400.0
 _counter = itertools.count()
@@ -40,12 +43,16 @@ _counter = itertools.count()
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing in the cache: a file, or a folder taken as a whole. used: when last read or written (Unix time)."""
+    """One thing in the cache: a file, or a folder taken as a whole. used: when last read or written (Unix time).
+
+    journals: how many of its files are journals, of runs that go on or were killed.
+    """
 
     kind: str
     name: str
     bytes: int
     used: float
+    journals: int = 0
 
 
 def root() -> Path:
@@ -80,7 +87,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_counter)}.tmp")
     with storage_errors(path):
         try:
-            with _created(temporary) as file:
+            with created(temporary) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())  # some file systems tell only now that they are full
@@ -90,15 +97,49 @@ def write_atomic(path: Path, data: bytes) -> None:
             raise
 
 
-def _created(path: Path) -> BinaryIO:
+def created(path: Path, mode: Literal["wb", "ab"] = "wb", buffering: int = -1) -> BinaryIO:
     """A new file in a folder that another process may be pruning: an empty folder can vanish once made."""
     for _ in range(5):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            return open(path, "wb")
+            return open(path, mode, buffering)
         except FileNotFoundError:
             continue
-    return open(path, "wb")
+    return open(path, mode, buffering)
+
+
+def lock(file: int) -> bool | None:
+    """Takes the lock of an open file, which is held until that is closed or the process ends, however it ends.
+
+    Whether it could be had; None where the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+@contextmanager
+def abandoned(path: Path) -> Iterator[bool]:
+    """Whether no living process appends to a journal; inside, no other process finds that it is so.
+
+    Where the file system has no locks, what was not written to for STALE_SECONDS is abandoned. Raises OSError.
+    """
+    try:
+        file = _opened(path)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        locked, status = lock(file), os.fstat(file)
+        if locked is None:
+            locked = time.time() - status.st_mtime > STALE_SECONDS
+        yield locked and status.st_nlink > 0
+    finally:
+        os.close(file)
 
 
 def read(path: Path) -> bytes | None:
@@ -121,14 +162,23 @@ def touch(path: Path) -> None:
         pass
 
 
+def _opened(path: Path) -> int:
+    """For its lock, which NFS has only for what is open for writing. Raises OSError."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:  # another user's, in a folder for both
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def entries(root: Path) -> list[Entry]:
     """What the cache holds, temporary files included, by kind and name. Raises StorageError."""
     found = []
     for kind in KINDS:
         for path in _children(root / kind):
-            sizes = [(stat.st_size, stat.st_mtime) for _, stat in _files(path)]
-            used = max((mtime for _, mtime in sizes), default=0.0)
-            found.append(Entry(kind, path.name, sum(size for size, _ in sizes), used))
+            files = _files(path)
+            used = max((stat.st_mtime for _, stat in files), default=0.0)
+            journals = sum(file.suffix == JOURNAL for file, _ in files)
+            found.append(Entry(kind, path.name, sum(stat.st_size for _, stat in files), used, journals))
     return found
 
 
@@ -140,10 +190,11 @@ def prune(
     kinds: tuple[str, ...] | None = None,
     everything: bool = False,
 ) -> int:
-    """Remove entries; returns the bytes freed. Leftovers of killed runs are always removed.
+    """Remove entries; returns the bytes freed. What killed runs left half-written is always removed.
 
     older_than_days: entries not used since. max_bytes: the least recently used until the rest fits. everything: all.
     kinds: only these. Safe beside a running evaluation: a file being written stays, what it misses it computes again.
+    A journal of a killed run is finished work, and goes with its entry.
     Raises UsageError for an unknown kind, StorageError.
     """
     for kind in kinds or ():
@@ -160,13 +211,11 @@ def prune(
 
 
 def _prune_entry(path: Path, whole: bool) -> int:
-    """Removes an entry, or only its stale temporary files; returns the bytes freed."""
+    """Removes an entry, or only what is stale or empty of it; returns the bytes freed."""
     freed = 0
     with storage_errors(path):
         for file, stat in _files(path):
-            temporary = file.name.startswith(".") and file.suffix == ".tmp"
-            stale = time.time() - stat.st_mtime > STALE_SECONDS
-            if (stale if temporary else whole) and remove(file, strict=True):
+            if _may_go(file, stat, whole) and _remove_unheld(file):
                 freed += stat.st_size
         if path.is_dir() and not path.is_symlink():
             for folder, _, _ in os.walk(path, topdown=False):
@@ -175,6 +224,20 @@ def _prune_entry(path: Path, whole: bool) -> int:
                 except OSError:  # not empty: something stays, or is being written
                     continue
     return freed
+
+
+def _may_go(file: Path, stat: os.stat_result, whole: bool) -> bool:
+    if file.name.startswith(".") and file.suffix == ".tmp":
+        return time.time() - stat.st_mtime > STALE_SECONDS
+    return whole or (file.suffix == JOURNAL and not stat.st_size)
+
+
+def _remove_unheld(file: Path) -> bool:
+    """Removes a file, but no journal that a living process appends to; whether it did. Raises OSError."""
+    if file.suffix != JOURNAL:
+        return remove(file, strict=True)
+    with abandoned(file) as free:
+        return free and remove(file, strict=True)
 
 
 def _children(folder: Path) -> list[Path]:

@@ -112,7 +112,10 @@ def cache_ls(json: options.Json = False) -> None:
         return
     say(f"{root}")
     for kind, found in kinds.items():
-        say(f"{kind:12} {len(found):6,} entries {mib(sum(entry.bytes for entry in found)):>12}   {cache.KINDS[kind]}")
+        journals = sum(entry.journals for entry in found)
+        note = f"; journals of runs that go on or were killed: {journals:,}" if journals else ""
+        size = mib(sum(entry.bytes for entry in found))
+        say(f"{kind:12} {len(found):6,} entries {size:>12}   {cache.KINDS[kind]}{note}")
 
 
 def cache_prune(
@@ -124,7 +127,7 @@ def cache_prune(
     everything: Annotated[bool, typer.Option("--all", help="All entries.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Remove what can be computed again; leftovers of killed runs always go."""
+    """Remove what can be computed again; what killed runs left half-written always goes."""
     from vggbench import cache
     from vggbench.doctor import mib
 

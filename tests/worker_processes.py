@@ -1,8 +1,11 @@
 """Processes of one run, as torchrun starts them; as a script, it forks them, so that a test imports torch once.
 
 A line of JSON on stdin starts ``world`` workers: of an evaluation in a folder of images, or, with "steps", of a
-training. With "kill" that rank is killed after so many seconds and the others are ended, as torchrun does. Answered is
-the list of exit statuses, negative for signals.
+training. With "kill" that rank is killed after so many seconds, or with "after_blocks" once it has finished so many,
+and the others are ended, as torchrun does. Answered is the list of exit statuses, negative for signals.
+
+With "log", each worker appends to that file a line "RANK ran VIEWS" before every call of a session, "RANK finished
+VIEWS" after every block. "shard_seconds": accuracy.SHARD_SECONDS.
 """
 
 from __future__ import annotations
@@ -74,6 +77,7 @@ def evaluate(task: dict, group) -> None:
         device="cpu",
         cache_root=Path(task["cache"]),
         on_bad="skip",
+        progress=lambda done, total, note: log(task, group.rank, "finished", done),
     )
     if results is not None:
         record = accuracy_record(dataset, [(results, measuring.MIXED)], choices=Choices(), environment={})
@@ -81,10 +85,20 @@ def evaluate(task: dict, group) -> None:
         Path(task["output"]).write_text(json.dumps(found))
 
 
+def log(task: dict, rank: int, what: str, views: int) -> None:
+    if "log" in task:
+        with open(task["log"], "ab", 0) as file:  # in one write, which no kill divides from what it tells
+            file.write(f"{rank} {what} {views}\n".encode())
+
+
 def train(task: dict, group) -> None:
-    """So many steps in the precision of "dtype", then a checkpoint in "output"."""
+    """So many steps in the precision of "dtype", then a checkpoint in "output"; "fault": one of train_faults.
+
+    Batches are in six parts, which one, two, three or six workers may share, unless the recipe says otherwise.
+    """
     import numpy as np
     import torch
+    import train_faults
 
     from vggbench.distributed import sums
     from vggbench.train import labelled, loop
@@ -95,8 +109,9 @@ def train(task: dict, group) -> None:
     images = labelled.Labelled(paths, np.arange(len(paths), dtype=np.int64) % 7, 7, "test")
     if not group.alone:
         sums(group, "cpu")
+    train_faults.plant(task.get("fault"))
     loop.train(
-        Recipe(**task["recipe"]),
+        Recipe(**{"parts": 6, **task["recipe"]}),
         images,
         images,
         Path(task["output"]),
@@ -107,6 +122,7 @@ def train(task: dict, group) -> None:
 
 def serve() -> None:
     import measuring  # noqa: F401  # and torch with it, once for all
+    import torch._dynamo  # noqa: F401  # which the first optimizer of every fork would import, in seconds
 
     import vggbench.measure.together  # noqa: F401
     from vggbench import backends
@@ -114,12 +130,23 @@ def serve() -> None:
     from vggbench.measure import accuracy
 
     backends.BACKENDS["fake"] = "vggbench.backends.fake"
-    accuracy.SHARD_SECONDS = 0.02
     for line in sys.stdin:
         task = json.loads(line)
-        slow = task.get("seconds_per_image", 0.0)
-        fake.open_session = lambda variant, device, threads, s=slow: fake.FakeSession(variant, seconds_per_image=s)
+        accuracy.SHARD_SECONDS = task.get("shard_seconds", 0.02)
+        fake.open_session = opener(task)
         print(json.dumps(start(task)), flush=True)
+
+
+def opener(task: dict):
+    """Sessions as slow as the task says, which log what they run."""
+    from vggbench.backends import fake
+
+    class Session(fake.FakeSession):
+        def __call__(self, images):
+            log(task, int(os.environ["RANK"]), "ran", len(images))
+            return super().__call__(images)
+
+    return lambda variant, device, threads: Session(variant, seconds_per_image=task.get("seconds_per_image", 0.0))
 
 
 def start(task: dict) -> list[int]:
@@ -133,13 +160,21 @@ def start(task: dict) -> list[int]:
         time.sleep(seconds)
         # On a busy machine nothing may be stored by then, and the kill would show nothing.
         until = time.monotonic() + 30
-        while not any(Path(task["cache"]).rglob("posteriors/**/*.safetensors")) and time.monotonic() < until:
-            time.sleep(0.05)
+        while not ready(task, rank) and time.monotonic() < until:
+            time.sleep(0.005)
         os.kill(workers[rank], signal.SIGKILL)
         for number, worker in enumerate(workers):
             if number != rank:
                 os.kill(worker, signal.SIGTERM)
     return [os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) for worker in workers]
+
+
+def ready(task: dict, rank: int) -> bool:
+    """Whether a kill of this rank shows something."""
+    if "after_blocks" in task:
+        told = Path(task["log"]).read_text() if Path(task["log"]).exists() else ""
+        return told.count(f"{rank} finished ") >= task["after_blocks"]
+    return any(Path(task["cache"]).rglob("posteriors/**/*.safetensors"))
 
 
 def work(task: dict, rank: int, port: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from vggbench.images.decode import decoder_name
 from vggbench.measure import shards
 from vggbench.measure.pipeline import DecodedImages, compute, default_workers, trim_memory
 from vggbench.measure.stages import Stages
-from vggbench.measure.stored import How, Job, StoredPass, open_passes
+from vggbench.measure.stored import How, Job, StoredPass, open_passes, settle
 from vggbench.protocols import Choices, Pass, check_choices
 from vggbench.ranges import Quantization
 from vggbench.sizes import Sizes
@@ -32,7 +32,7 @@ Array = npt.NDArray[np.float32]
 Progress = Callable[[int, int, str], None]
 
 ON_BAD = ("stop", "skip")
-#: Posteriors wait at most this long before they are written; so much work can be lost to a kill.
+#: Posteriors wait in the journal at most this long; so much work can be lost to a power failure, none to a kill.
 SHARD_SECONDS = 5.0
 #: How often memory that is free is given back.
 TRIM_SECONDS = 3.0
@@ -109,6 +109,7 @@ def run_passes(
     )
     opened = open_passes(dataset, weights, passes, how)
     refuse_bad(dataset, opened, on_bad)
+    settle(opened)
     jobs = [job for each in opened for job in each.missing()]
     stages = Stages()
     run_jobs(dataset, weights, how, opened, jobs, stages, threads, workers, decoded, on_bad, progress)
@@ -214,12 +215,12 @@ def _collect(
     progress: Progress | None,
     stages: Stages,
 ) -> None:
-    """Takes what is computed to its pass and, every few seconds and at the end, however it comes, to the disk."""
+    """Takes what is computed to its pass and, every few seconds and at the end, however it comes, to a shard."""
     done, trimmed = 0, time.monotonic()
     try:
         for job, stored in blocks:
-            by_step[job.step].add(job.block, stored)
             with stages.timed("store"):
+                by_step[job.step].add(job.block, stored)
                 for each in by_step.values():
                     each.save(SHARD_SECONDS)
             if time.monotonic() - trimmed > TRIM_SECONDS:
@@ -229,9 +230,9 @@ def _collect(
             if progress:
                 progress(done, total_views, f"{network} {job.step.form} at {job.step.scale}")
     finally:
-        with stages.timed("store"):
+        with stages.timed("store"), ExitStack() as closing:
             for each in by_step.values():
-                each.save()
+                closing.callback(each.close)
 
 
 @contextmanager

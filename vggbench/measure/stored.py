@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vgg_reference.weights import Weights
+from vggbench.errors import StorageError
 from vggbench.images import Dataset
 from vggbench.images.decode import decoder_name
-from vggbench.measure import shards
+from vggbench.measure import journal, shards
+from vggbench.measure.journal import Journal
 from vggbench.measure.shards import Block, Stored
 from vggbench.protocols import Choices, Pass
 from vggbench.ranges import Quantization
@@ -53,7 +56,7 @@ class Job:
 
 @dataclass
 class StoredPass:
-    """stored: blocks by name. held: the names of those that were there at first; unsaved: computed, not on disk."""
+    """stored: blocks by name. held: the names of those that were there at first. journal: computed, in no shard."""
 
     variant: Variant
     step: Pass
@@ -62,8 +65,11 @@ class StoredPass:
     blocks: list[Block]
     stored: dict[str, Stored]
     held: frozenset[str]
-    unsaved: dict[str, Stored] = field(default_factory=dict)
+    journal: Journal = field(init=False)
     waiting_since: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.folder)
 
     def missing(self) -> list[Job]:
         """Blocks of the same contents are computed once."""
@@ -84,22 +90,33 @@ class StoredPass:
         return np.concatenate([self.stored[block.name].posteriors for block in self.blocks])
 
     def add(self, block: Block, stored: Stored) -> None:
-        """A block that was computed; it is on disk after ``save``."""
-        if not self.unsaved:
+        """A block that was computed; a kill does not take it, a power failure does until ``save``.
+
+        Raises StorageError.
+        """
+        if not self.journal.blocks:
             self.waiting_since = time.monotonic()
-        self.stored[block.name] = self.unsaved[block.name] = stored
+        self.stored[block.name] = stored
+        self.journal.append(block.name, stored)
 
     def take_up(self, classes: int) -> None:
         """What others have computed since. Raises StorageError."""
         absent = {block.name for block in self.blocks if block.name not in self.stored}
         if absent:
-            self.stored.update(shards.read(self.folder, absent, classes))
+            self.stored.update(_read(self.folder, absent, classes))
 
     def save(self, patience_seconds: float = 0.0) -> None:
-        """Write what is not on disk as one shard, if it has waited so long. Raises StorageError."""
-        if self.unsaved and time.monotonic() - self.waiting_since >= patience_seconds:
-            unsaved, self.unsaved = self.unsaved, {}
-            shards.write(self.folder, unsaved)
+        """Write what is in no shard as one, if it has waited so long. Raises StorageError."""
+        if self.journal.blocks and time.monotonic() - self.waiting_since >= patience_seconds:
+            shards.write(self.folder, self.journal.blocks)
+            self.journal.empty()
+
+    def close(self) -> None:
+        """After the last block, or instead of it. Raises StorageError; then the journal stays."""
+        try:
+            self.save()
+        finally:
+            self.journal.close()
 
 
 def open_passes(
@@ -124,5 +141,18 @@ def _open_pass(dataset: Dataset, weights: Weights, step: Pass, how: How, read: b
     identity = shards.identity(variant, step, choices, decoder_name(how.decoder), how.device)
     folder = shards.folder(how.root, identity)
     blocks = shards.blocks(step, weights.crop_size, dataset.digests)
-    stored = shards.read(folder, {block.name for block in blocks}, weights.num_classes) if read else {}
+    stored = _read(folder, {block.name for block in blocks}, weights.num_classes) if read else {}
     return StoredPass(variant, step, folder, identity, blocks, stored, frozenset(stored))
+
+
+def _read(folder: Path, wanted: set[str], classes: int) -> dict[str, Stored]:
+    """The wanted blocks that the cache holds; journals first, which a block leaves for a shard. Raises StorageError."""
+    found = journal.read(folder, wanted, classes)
+    return found | shards.read(folder, wanted - found.keys(), classes)
+
+
+def settle(opened: Sequence[StoredPass]) -> None:
+    """Makes shards of what killed processes left; a cache that takes no files serves as it is."""
+    for each in opened:
+        with suppress(StorageError):
+            journal.settle(each.folder, each.variant.weights.num_classes)

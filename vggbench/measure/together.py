@@ -15,7 +15,7 @@ from vggbench.measure import stages
 from vggbench.measure.accuracy import PassResults, Progress, checked, refuse_bad, results_of, run_jobs
 from vggbench.measure.pipeline import DecodedImages, default_workers
 from vggbench.measure.shards import block_length, crop_equivalents
-from vggbench.measure.stored import Job, StoredPass, open_passes
+from vggbench.measure.stored import Job, StoredPass, open_passes, settle
 from vggbench.protocols import Choices, Pass
 from vggbench.ranges import Quantization
 from vggbench.sizes import Sizes
@@ -53,6 +53,7 @@ def run_passes_together(
     parts: list[list[Job]] = []
     if group.rank == 0:
         refuse_bad(dataset, opened, on_bad)
+        settle(opened)
         parts = deal([job for each in opened for job in each.missing()], group.world, weights.crop_size)
     mine = _jobs(opened, group.share([_named(opened, part) for part in parts])[group.rank])
     taken = stages.Stages()

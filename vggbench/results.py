@@ -7,14 +7,15 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 import vggbench
 from vggbench.errors import RecordError, StorageError
+from vggbench.results_engines import Engine, with_engines, without_no_engines
 
 #: 1: first format. 2: numerics and peak, calibration of a network, scenario and process of a timing.
 FORMAT = 2
@@ -37,6 +38,7 @@ class NetworkRun(_Frozen):
     """One network's part in a record: weights (flat description), protocol and passes, backend and what ran.
 
     calibration: of INT8: digest, method, images, data, layout, float_layers; empty for other precisions.
+    engines: of TensorRT, with what each layer ran in; a session's text "layers" becomes them. Not written where none.
     """
 
     network: str
@@ -46,6 +48,13 @@ class NetworkRun(_Frozen):
     precision: str
     session: dict[str, Any] = Field(default_factory=dict)
     calibration: dict[str, Any] = Field(default_factory=dict)
+    engines: list[Engine] = Field(default_factory=list)
+
+    _takes_engines = model_validator(mode="before")(with_engines)
+
+    @model_serializer(mode="wrap")
+    def _written(self, fields: Callable[[NetworkRun], dict[str, Any]]) -> dict[str, Any]:
+        return without_no_engines(fields(self))
 
 
 class Workload(_Frozen):

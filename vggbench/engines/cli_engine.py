@@ -23,7 +23,7 @@ from vggbench.engines import adapter
 from vggbench.engines.buffers import PROVIDERS
 from vggbench.engines.build import PRECISIONS, Options
 from vggbench.engines.device import NO_DRIVER, first_device
-from vggbench.engines.layers import as_text, layers_of
+from vggbench.engines.layers import described, layers_of
 from vggbench.engines.opening import Settings, opened
 from vggbench.engines.profile import profile_for
 from vggbench.engines.run import Runner
@@ -73,7 +73,10 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         timer.use(replace(LIKE[asked.like], in_flight=1) if asked.like else Mode())
         shape = profile.shapes(runner.channels_last)[1]
         runner.reshape(shape)
-        layers = json.loads(as_text(layers_of(trt, runner.engine, runner.context, ())))
+        found = layers_of(trt, runner.engine, runner.context, None)
+        names = list(dict.fromkeys(name for one in found for name in one.names))
+        info |= described(found, names, asked.precision, str(info["engine_key"])[:12], str(info["profile"]))
+        layers = json.loads(str(info["layers"]))["layers"]
         if asked.images is not None:
             _write_scores(runner, asked.images, asked.scores)
         seconds = _timed(runner, timer, shape, asked.seconds) if asked.seconds else []

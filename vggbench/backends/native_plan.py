@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Any
 
 import numpy as np
 
 from vggbench.backends import Array, check_images, check_scores, default_threads, tensorrt, torch_tensorrt
-from vggbench.engines import buffers
+from vggbench.engines import buffers, layers
 from vggbench.engines.run import Runner
 from vggbench.engines.timing import Timer
 from vggbench.modes import Mode
@@ -24,6 +25,18 @@ class NativePlan:
         self._runner = Runner(tensorrt.load(), plan, provided)
         self._timer = Timer(self._runner)
         self.info: dict[str, Any] = {**info, "runner": "native", "buffers": name, **self._timer.info}
+        try:
+            self.info |= self._layers(plan)
+        except BaseException:
+            self.close()
+            raise
+
+    def _layers(self, plan: bytes) -> dict[str, Any]:
+        """As far as the plan tells: torch-tensorrt builds it with names of its own, and mostly without details."""
+        runner, precision = self._runner, self._variant.precision
+        runner.reshape(runner.profile.shapes()[1])
+        found = layers.layers_of(tensorrt.load(), runner.engine, runner.context, ())
+        return layers.described(found, (), precision, hashlib.sha256(plan).hexdigest()[:12], str(runner.profile))
 
     @classmethod
     def of(cls, variant: Variant, threads: int | None, batch: int, size: tuple[int, int]) -> NativePlan:

@@ -140,17 +140,10 @@ class TensorRtSession:
         names, how = list(quantized_inputs(architecture(self._variant.weights.network))), self._variant.quantization
         self._runner.reshape(self.profile.shapes()[1])
         found = layers.layers_of(trt, self._runner.engine, self._runner.context, names)
-        self.info["layers"] = layers.as_text(found)
         wanted = [name for name in names if how is None or name not in how.float_layers]
-        fell_back = layers.fallbacks(found, wanted, self._variant.precision)
-        self.info["fallbacks"] = ", ".join(fell_back)
-        self.info["layers_unseen"] = ", ".join(layers.unseen(found, wanted))
-        if fell_back:
-            self.info["arithmetic"] = f"mixed: {len(fell_back)} of {len(wanted)} layers fell back"
-            LOG.warning(
-                "TensorRT runs %d of %d layers wider than %s: %s.",
-                len(fell_back), len(wanted), self._variant.precision, ", ".join(fell_back),
-            )  # fmt: skip
+        key, profile = str(self.info["engine_key"])[:12], str(self.info["profile"])
+        self.info |= layers.described(found, wanted, self._variant.precision, key, profile)
+        layers.warn(self.info, wanted, self._variant.precision)
 
     def __call__(self, images: Array) -> Array:
         check_images(images, self._variant)

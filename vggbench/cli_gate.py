@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _JUDGED = "How it is judged"
 _FILES = "Files for CI"
+_EXIT_STATUS = "Exit status: 0 passed, 1 regressed, 2 bad usage or input, 3 inconclusive or not comparable."
 
 
 def _axes() -> list[str]:
@@ -93,55 +95,49 @@ JUnit = Annotated[
 ]
 
 
-def compare(
-    base: Base,
-    head: Head,
-    more_base: MoreBase = None,
-    more_head: MoreHead = None,
-    across: Across = None,
-    tolerance: Tolerance = "5",
-    accuracy_tolerance: AccuracyTolerance = 0.1,
-    drift_tolerance: DriftTolerance = "1",
-    processes_needed: Needed = 7,
-    html: Html = None,
-    markdown: Markdown = None,
-    junit: JUnit = None,
-    json: options.Json = False,
-) -> None:
+def _judging(every_row: bool, about: str) -> Callable[..., None]:
+    """`compare` and `gate`: one list of options. every_row: whether rows that passed are shown too."""
+
+    def judge(
+        base: Base,
+        head: Head,
+        more_base: MoreBase = None,
+        more_head: MoreHead = None,
+        across: Across = None,
+        tolerance: Tolerance = "5",
+        accuracy_tolerance: AccuracyTolerance = 0.1,
+        drift_tolerance: DriftTolerance = "1",
+        processes_needed: Needed = 7,
+        html: Html = None,
+        markdown: Markdown = None,
+        junit: JUnit = None,
+        json: options.Json = False,
+    ) -> None:
+        from vggbench import runs_gate
+
+        limits = _limits(tolerance, accuracy_tolerance, drift_tolerance, processes_needed)
+        sides = [base, *(more_base or [])], [head, *(more_head or [])]
+        _finish(
+            lambda: runs_gate.gate(*sides, limits=limits, across=across or ()), (html, markdown, junit), json, every_row
+        )
+
+    judge.__doc__ = f"{inspect.cleandoc(about)}\n\n{_EXIT_STATUS}"
+    return judge
+
+
+compare = _judging(
+    True,
     """Every row of two record sets: time, errors and drift, each change with its interval and a verdict.
 
-    Judges as `gate` does and shows all rows.
-
-    Exit status: 0 passed, 1 regressed, 2 bad usage or input, 3 inconclusive or not comparable.
-    """
-    limits = _limits(tolerance, accuracy_tolerance, drift_tolerance, processes_needed)
-    _files([base, *(more_base or [])], [head, *(more_head or [])], limits, across, (html, markdown, junit), json, True)
-
-
-def gate(
-    base: Base,
-    head: Head,
-    more_base: MoreBase = None,
-    more_head: MoreHead = None,
-    across: Across = None,
-    tolerance: Tolerance = "5",
-    accuracy_tolerance: AccuracyTolerance = 0.1,
-    drift_tolerance: DriftTolerance = "1",
-    processes_needed: Needed = 7,
-    html: Html = None,
-    markdown: Markdown = None,
-    junit: JUnit = None,
-    json: options.Json = False,
-) -> None:
+    Judges as `gate` does and shows all rows.""",
+)
+gate = _judging(
+    False,
     """Whether HEAD got worse than BASE: the verdict for CI, and the rows that decided.
 
     A row regressed where the whole interval of its change lies beyond the tolerance; it is inconclusive where the
-    interval straddles it. Another machine, version or workload is not comparable, unless --across names it.
-
-    Exit status: 0 passed, 1 regressed, 2 bad usage or input, 3 inconclusive or not comparable.
-    """
-    limits = _limits(tolerance, accuracy_tolerance, drift_tolerance, processes_needed)
-    _files([base, *(more_base or [])], [head, *(more_head or [])], limits, across, (html, markdown, junit), json, False)
+    interval straddles it. Another machine, version or workload is not comparable, unless --across names it.""",
+)
 
 
 def ab(
@@ -174,20 +170,6 @@ def ab(
         return done.comparison
 
     _finish(run, (html, markdown, junit), json, True)
-
-
-def _files(
-    base: list[Path],
-    head: list[Path],
-    limits: Limits,
-    across: list[str] | None,
-    files: tuple[Path | None, Path | None, Path | None],
-    json: bool,
-    every_row: bool,
-) -> None:
-    from vggbench import runs_gate
-
-    _finish(lambda: runs_gate.gate(base, head, limits=limits, across=across or ()), files, json, every_row)
 
 
 def _finish(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def calibrate(
     network: options.Network = "D",
-    weights: Annotated[str, typer.Option(help="sample, random:SEED or a safetensors file.")] = "sample",
+    weights: options.Weights = "sample",
     data: Annotated[str, typer.Option(help="A folder of images, or 'sample' (the built-in set).")] = "sample",
     split: Annotated[
         str | None,
@@ -37,14 +37,10 @@ def calibrate(
     scale: Annotated[
         int | None, typer.Option(help="Shorter side in pixels (default: the training scale).", min=1)
     ] = None,
-    train_scale: Annotated[str | None, typer.Option(help="The training scale S: 256, 384 or [256;512].")] = None,
-    width: Annotated[
-        float | None, typer.Option(help="Of random weights: multiplies channels and hidden units.")
-    ] = None,
-    crop_size: Annotated[int | None, typer.Option(help="Of random weights: pixels, a multiple of 32.")] = None,
-    preprocess: Annotated[
-        str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
-    ] = None,
+    train_scale: options.TrainScale = None,
+    width: options.Width = None,
+    crop_size: options.CropSize = None,
+    preprocess: options.Preprocess = None,
     threads: options.Threads = None,
     on_bad: options.OnBad = "stop",
     resize_filter: options.ResizeFilter = None,
@@ -60,7 +56,6 @@ def calibrate(
     from vggbench.ranges import DEFAULT_METHOD, DEFAULT_PERCENTILE
     from vggbench.weights import resolve
 
-    size: dict[str, Any] = {"width": width, "crop_size": crop_size}
     choices = {
         "resize_filter": resize_filter,
         "side_rounding": side_rounding,
@@ -69,13 +64,8 @@ def calibrate(
     }
     path = out or Path(f"ranges-{network}.json")
     runs_calibrate.check_file(path)
-    found = resolve(
-        weights,
-        network,
-        train_scale=train_scale,
-        preprocess=preprocess,
-        **{key: value for key, value in size.items() if value is not None},
-    )
+    size = options.size_of(width, crop_size)
+    found = resolve(weights, network, train_scale=train_scale, preprocess=preprocess, **size)
     with progress.shown(quiet) as report:
         ranges = runs_calibrate.ranges_for(
             found,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def export(
     out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE.onnx")],
     network: options.Network = "D",
-    weights: Annotated[str, typer.Option(help="sample, random:SEED or a safetensors file.")] = "sample",
+    weights: options.Weights = "sample",
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     form: Annotated[str, typer.Option(help="crop: crop-sized images; dense: images of any size.")] = "crop",
     opset: Annotated[
@@ -39,14 +39,10 @@ def export(
         bool,
         typer.Option("--storage-only", help="Of fp16: FP16 weights, FP32 layers, for CPUs that have no FP16."),
     ] = False,
-    train_scale: Annotated[str | None, typer.Option(help="The training scale S: 256, 384 or [256;512].")] = None,
-    width: Annotated[
-        float | None, typer.Option(help="Of random weights: multiplies channels and hidden units.")
-    ] = None,
-    crop_size: Annotated[int | None, typer.Option(help="Of random weights: pixels, a multiple of 32.")] = None,
-    preprocess: Annotated[
-        str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
-    ] = None,
+    train_scale: options.TrainScale = None,
+    width: options.Width = None,
+    crop_size: options.CropSize = None,
+    preprocess: options.Preprocess = None,
     score_pool: options.ScorePool = None,
     pool_rounding: options.PoolRounding = None,
     json: options.Json = False,
@@ -59,8 +55,8 @@ def export(
     from vggbench.variants import Variant
     from vggbench.weights import resolve
 
-    size = {name: value for name, value in (("width", width), ("crop_size", crop_size)) if value is not None}
-    found = resolve(weights, network, train_scale=train_scale, preprocess=preprocess, **size)  # type: ignore[arg-type]
+    size = options.size_of(width, crop_size)
+    found = resolve(weights, network, train_scale=train_scale, preprocess=preprocess, **size)
     given = {"score_pool": score_pool, "pool_rounding": pool_rounding}
     choices = check_choices(dataclasses.replace(Choices(), **{key: value for key, value in given.items() if value}))
     variant = Variant(

@@ -21,7 +21,7 @@ _LIST = "commas between several"
 
 def latency(
     network: options.Network = "D",
-    weights: Annotated[str, typer.Option(help="random:SEED, sample or a safetensors file.")] = "random:0",
+    weights: options.Weights = "random:0",
     precision: Annotated[str, typer.Option(help=f"fp32, bf16, fp16, int8; {_LIST}.")] = "fp32",
     backend: Annotated[str, typer.Option(help=f"A backend's name or auto, the fastest one here; {_LIST}.")] = "auto",
     batch: Annotated[

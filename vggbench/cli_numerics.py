@@ -27,10 +27,8 @@ def numerics(
         ),
     ] = None,
     reference: Annotated[str, typer.Option(help="Against what.", metavar=_GRAMMAR)] = "fp32",
-    data: Annotated[str, typer.Option(help="A folder of labelled images, or sample.", metavar="DIR|sample")] = "sample",
-    weights: Annotated[
-        str, typer.Option(help="sample, random:SEED, or a safetensors file.", metavar="sample|random:SEED|FILE")
-    ] = "sample",
+    data: options.Data = "sample",
+    weights: options.Weights = "sample",
     images: Annotated[int, typer.Option(min=1, help="The first N images of the fixed order.")] = 256,
     out: Annotated[Path | None, typer.Option(help="Folder for index.html and records.jsonl.", metavar="DIR")] = None,
     calibration: Annotated[
@@ -47,13 +45,9 @@ def numerics(
         str, typer.Option(help="crop (center crop) or dense (whole image).", autocompletion=lambda: ["crop", "dense"])
     ] = "crop",
     scale: Annotated[int | None, typer.Option(help="Q in pixels (default: the training scale).")] = None,
-    train_scale: Annotated[
-        str | None, typer.Option(help="The training scale S: 256, 384 or [256;512] (default: what the weights say).")
-    ] = None,
-    split: Annotated[str, typer.Option(help="Of the sample set: test, tune or train.")] = "test",
-    preprocess: Annotated[
-        str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
-    ] = None,
+    train_scale: options.TrainScale = None,
+    split: options.Split = "test",
+    preprocess: options.Preprocess = None,
     labels: options.Labels = None,
     device: options.Device = "auto",
     threads: options.Threads = None,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -117,6 +117,30 @@ Decoder = Annotated[
 Explain = Annotated[
     bool, typer.Option("--explain", help="Say where the time went and what limits.", rich_help_panel=_HOW)
 ]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="Labelled images: a folder (ImageNet's layouts), a tar archive, shards, or sample.", metavar="DIR|sample"
+    ),
+]
+Weights = Annotated[
+    str,
+    typer.Option(
+        help="sample, random:SEED, a fetched model's name (weights list), or a file: .safetensors, .caffemodel, .pth, "
+        ".npz, .h5.",
+        metavar="sample|random:SEED|NAME|FILE",
+    ),
+]
+TrainScale = Annotated[
+    str | None, typer.Option(help="The training scale S: 256, 384 or [256;512] (default: what the weights say).")
+]
+Width = Annotated[float | None, typer.Option(help="Of random weights: multiplies channels and hidden units.")]
+CropSize = Annotated[int | None, typer.Option(help="Of random weights: pixels, a multiple of 32.")]
+Preprocess = Annotated[
+    str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
+]
+Images = Annotated[int | None, typer.Option(min=1, help="Only the first N images of the fixed order.")]
+Split = Annotated[str, typer.Option(help="Of the sample set: test, tune or train.")]
 Labels = Annotated[
     Path | None,
     typer.Option(
@@ -170,6 +194,11 @@ def checked_choices(choices: dict[str, str | None]) -> Choices:
     from vggbench.protocols import Choices, check_choices
 
     return check_choices(dataclasses.replace(Choices(), **{key: value for key, value in choices.items() if value}))
+
+
+def size_of(width: float | None, crop_size: int | None) -> dict[str, Any]:
+    """--width and --crop-size, those that were given, for weights.resolve."""
+    return {name: value for name, value in (("width", width), ("crop_size", crop_size)) if value is not None}
 
 
 def scales_of(scale: int | None, scales: str | None) -> tuple[int, ...] | None:

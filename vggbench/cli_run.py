@@ -16,13 +16,7 @@ from vggbench.cli_workers import let_waiting_threads_sleep, threads_each, worker
 
 def reproduce(
     out: Annotated[Path, typer.Option(help="Folder for index.html and records.jsonl.", metavar="DIR")],
-    data: Annotated[
-        str,
-        typer.Option(
-            help="Labelled images: a folder (ImageNet's layouts), a tar archive, shards, or sample.",
-            metavar="DIR|sample",
-        ),
-    ] = "sample",
+    data: options.Data = "sample",
     weights: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,7 +25,7 @@ def reproduce(
         ),
     ] = None,
     table: Annotated[list[int] | None, typer.Option(help="Only this table (3-6), repeatable.", metavar="N")] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Only the first N images of the fixed order.")] = None,
+    images: options.Images = None,
     full: Annotated[
         bool, typer.Option("--full", help="All images for the costly rows too (always so with --data DIR).")
     ] = False,
@@ -42,9 +36,7 @@ def reproduce(
     crops_per_second: Annotated[
         float | None, typer.Option(min=0.001, help="For --dry-run: the first network's speed, instead of a trial.")
     ] = None,
-    preprocess: Annotated[
-        str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
-    ] = None,
+    preprocess: options.Preprocess = None,
     authors: Annotated[
         bool,
         typer.Option(
@@ -170,12 +162,8 @@ def _paper(row: dict[str, Any]) -> str:
 
 def evaluate(
     network: options.Network = "D",
-    data: Annotated[
-        str, typer.Option(help="Labelled images: a folder, a tar archive, shards, or sample.", metavar="DIR|sample")
-    ] = "sample",
-    weights: Annotated[
-        str, typer.Option(help="sample, random:SEED, or a safetensors file.", metavar="sample|random:SEED|FILE")
-    ] = "sample",
+    data: options.Data = "sample",
+    weights: options.Weights = "sample",
     protocol: Annotated[
         str,
         typer.Option(
@@ -185,18 +173,12 @@ def evaluate(
     ] = "dense",
     scale: Annotated[int | None, typer.Option(help="Q in pixels, for protocols of one scale.")] = None,
     scales: Annotated[str | None, typer.Option(help="Several Q, as 256,384,512 (default: the paper's for S).")] = None,
-    train_scale: Annotated[
-        str | None, typer.Option(help="The training scale S: 256, 384 or [256;512] (default: what the weights say).")
-    ] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Only the first N images of the fixed order.")] = None,
-    split: Annotated[str, typer.Option(help="Of the sample set: test, tune or train.")] = "test",
-    width: Annotated[
-        float | None, typer.Option(help="Of random weights: multiplies channels and hidden units.")
-    ] = None,
-    crop_size: Annotated[int | None, typer.Option(help="Of random weights: pixels, a multiple of 32.")] = None,
-    preprocess: Annotated[
-        str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
-    ] = None,
+    train_scale: options.TrainScale = None,
+    images: options.Images = None,
+    split: options.Split = "test",
+    width: options.Width = None,
+    crop_size: options.CropSize = None,
+    preprocess: options.Preprocess = None,
     labels: options.Labels = None,
     out: Annotated[Path | None, typer.Option(help="Also write the record here.", metavar="FILE.jsonl")] = None,
     backend: options.Backend = None,
@@ -236,7 +218,7 @@ def evaluate(
                 protocol_name=protocol,
                 scales=options.scales_of(scale, scales),
                 images=images,
-                size={name: value for name, value in (("width", width), ("crop_size", crop_size)) if value is not None},
+                size=options.size_of(width, crop_size),
                 calibration=calibration,
                 setting=setting,
                 progress=report_progress,

@@ -45,7 +45,7 @@ def data_describe(
             help="A folder of labelled images or shards, a tar archive, or sample.", metavar="DIR|TAR|sample"
         ),
     ],
-    split: Annotated[str, typer.Option(help="Of the sample set: test, tune or train.")] = "test",
+    split: options.Split = "test",
     labels: options.Labels = None,
     images: Annotated[int | None, typer.Option(min=1, help="Only the first N.")] = None,
     json: options.Json = False,

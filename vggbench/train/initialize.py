@@ -19,14 +19,17 @@ PAPER_CONVOLUTIONS = 4
 
 def initialize(model: VGG, recipe: Recipe, crops: Tensor | None = None) -> VGG:
     """Random first weights by ``recipe.initialization``. crops: (n, 3, h, w) training inputs, for "scaled"."""
-    generator = torch.Generator().manual_seed(recipe.seed)
+    device = next(model.parameters()).device
+    model.cpu()  # whose generator draws for every device: the same weights everywhere
     if recipe.initialization == "gaussian":
+        generator = torch.Generator().manual_seed(recipe.seed)
         with torch.no_grad():
             for layer in _weight_layers(model):
                 layer.weight.normal_(0.0, recipe.init_std, generator=generator)
                 _bias(layer).zero_()
-        return model
-    initialize_he(model, recipe.seed)
+    else:
+        initialize_he(model, recipe.seed)
+    model.to(device)
     if recipe.initialization == "scaled":
         if crops is None:
             raise ValueError("'scaled' needs training crops")
@@ -104,5 +107,6 @@ def _near_identity(layers: Iterable[nn.Conv2d], generator: torch.Generator) -> N
     """A ReLU's output is not negative, so an identity convolution followed by a ReLU passes it on unchanged."""
     for layer in layers:
         nn.init.dirac_(layer.weight)
-        layer.weight += torch.empty_like(layer.weight).normal_(0.0, GROWN_NOISE, generator=generator)
+        noise = torch.empty_like(layer.weight, device="cpu").normal_(0.0, GROWN_NOISE, generator=generator)
+        layer.weight += noise.to(layer.weight)
         _bias(layer).zero_()

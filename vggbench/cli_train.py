@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from vggbench.cli_common import note, print_json, say
-from vggbench.cli_workers import threads_each
 from vggbench.cli_workers import workers as processes
 
 #: What the sample networks are where the paper's are not: tried sizes that learn on two cores.
@@ -46,11 +45,15 @@ def train(
     crop_size: Annotated[int | None, typer.Option(help="Pixels; 224, on the sample set 64.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, or bf16 autocast.")] = "fp32",
     freeze_convolutions: Annotated[bool, typer.Option(help="Train the FC layers only.")] = False,
-    resize_filter: Annotated[str, typer.Option(help="Pillow's, antialiased.")] = "bicubic",
+    resize_filter: Annotated[str, typer.Option(help="Antialiased, as of evaluate.")] = "bicubic",
     seed: Annotated[int, typer.Option(help="Decides weights, order, crops and dropout.")] = 0,
     images: Annotated[int | None, typer.Option(help="Train on the first so many only.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Of torch.")] = None,
+    parts: Annotated[
+        int | None,
+        typer.Option(help="Compute a batch in so many parts, which workers share; else one for each worker."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Of torch, for a part; else its share of the cores.")] = None,
     workers: Annotated[int, typer.Option(help="Threads that decode and cut; 0: none beside the training.")] = 0,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
@@ -86,13 +89,15 @@ def train(
     from vggbench import runs_train
 
     with processes() as group:
-        each = threads_each(group, threads)
-        trained = runs_train.train(recipe, data, tuning_data, out, start, images, device, each, workers, group)
+        trained = runs_train.train(
+            recipe, data, tuning_data, out, start, images, device, threads, workers, group, parts
+        )
     if trained is None:
         return
     last = trained.history[-1]
     if json_output:
-        print_json({"weights": str(trained.path), "digest": trained.digest, "history": trained.history})
+        found = {"weights": str(trained.path), "digest": trained.digest, "parts": trained.parts}
+        print_json({**found, "history": trained.history})
         return
     say(
         f"{trained.path}: {network} at S = {train_scale}, {len(trained.history)} epochs, training loss "

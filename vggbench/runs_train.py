@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +15,17 @@ import torch
 from vgg_reference.architectures import UnknownArchitecture, architecture
 from vgg_reference.weights import BadWeights, read_weights
 from vggbench import cache, progress
+from vggbench.backends import default_threads
 from vggbench.backends.pytorch import keep_memory
 from vggbench.distributed import ALONE, Group, sums
 from vggbench.errors import BackendUnavailable, DataError, UsageError, WeightsError
 from vggbench.images import Dataset, open_dataset
 from vggbench.images.folder import fingerprint
 from vggbench.report.curve import curve_page
-from vggbench.train import loop
+from vggbench.train import checkpoint, loop
 from vggbench.train.checkpoint import State
 from vggbench.train.labelled import Labelled
+from vggbench.train.parallel import dealt
 from vggbench.train.recipe import Recipe
 
 #: Without a tuning folder, every tenth image of the stratified order is held out of training.
@@ -31,11 +34,12 @@ HELD_OUT = 10
 
 @dataclass(frozen=True)
 class Trained:
-    """Where the weights lie, their digest, and one row per epoch."""
+    """Where the weights lie, their digest, one row per epoch, and in how many parts every batch was computed."""
 
     path: Path
     digest: str
     history: list[dict[str, float]]
+    parts: int
 
 
 def train(
@@ -49,12 +53,19 @@ def train(
     threads: int | None = None,
     workers: int = 0,
     group: Group = ALONE,
+    parts: int | None = None,
 ) -> Trained | None:
     """Train to the end, or go on with an interrupted run; None on all ranks of the group but 0.
 
+    parts: of the recipe; without, those of the run that is gone on with, or as many as there are processes.
     Raises UsageError, DataError, WeightsError, StorageError.
     """
     _check_device(device)
+    if parts is None and group.rank == 0:
+        parts = checkpoint.parts_in(out) or group.world
+    recipe = dataclasses.replace(recipe, parts=group.share(parts))
+    dealt(recipe.parts, group)
+    threads = group.share(threads or threads_each(recipe.parts, group))
     try:
         architecture(recipe.network)
         first = read_weights(start) if start else None
@@ -63,6 +74,8 @@ def train(
     except BadWeights as error:
         raise WeightsError(str(error)) from error
     keep_memory()
+    if device != "cpu":
+        torch.backends.cudnn.deterministic = True  # else it adds some gradients up in any order
     if threads:
         torch.set_num_threads(threads)
     with progress.shown(group.rank > 0) as report, _summing(group, device):
@@ -83,7 +96,18 @@ def train(
         raise UsageError("The run ended before its last epoch.")
     history = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
     cache.write_atomic(out / "curve.html", _curve(recipe, history).encode())
-    return Trained(Path(weights.path), weights.digest, history)
+    return Trained(Path(weights.path), weights.digest, history, recipe.parts)
+
+
+def threads_each(parts: int, group: Group) -> int | None:
+    """A part's share of the cores of all machines, whoever computes it; None for a batch in one: torch's default.
+
+    The order in which a CPU adds depends on the number of threads. By the parts, not by the processes, it is the same
+    for any number of these on a machine.
+    """
+    if parts == 1:
+        return None
+    return max(1, default_threads() * (group.world // group.local_world) // parts)
 
 
 @contextmanager

@@ -14,11 +14,15 @@ import torch
 from vgg_reference.model import VGG
 from vggbench.cache import write_atomic
 from vggbench.errors import StorageError, UsageError
+from vggbench.train.recipe import Recipe
 
 
 @dataclass
 class State:
-    """Where a run stands; with model, optimizer and generator all that a resumed run needs."""
+    """Where a run stands; with model and optimizer all that a resumed run needs.
+
+    threads: numbers of CPU threads that parts of its batches were computed with.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -28,6 +32,7 @@ class State:
     loss_sum: float = 0.0
     seen: int = 0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    threads: list[int] = dataclasses.field(default_factory=list)
 
 
 def save(out: Path, identity: dict[str, Any], model: VGG, optimizer: torch.optim.SGD, state: State) -> None:
@@ -55,18 +60,42 @@ def resume(out: Path, identity: dict[str, Any], model: VGG, optimizer: torch.opt
     path = out / "checkpoint.pt"
     if not path.exists():
         return None
+    found = _read(path, map_location=next(model.parameters()).device)
+    if found["identity"] != identity:
+        differs = _differs(found["identity"], identity)
+        raise UsageError(
+            f"{path}: belongs to another run (differs in {differs}). Repeat its options or name another --out."
+        )
+    model.load_state_dict(found["model"])
+    optimizer.load_state_dict(found["optimizer"])
+    return State(**found["state"])
+
+
+def parts_in(out: Path) -> int | None:
+    """The parts of a batch of the run that was begun there; None where nothing was. Raises StorageError."""
+    path = out / "checkpoint.pt"
+    return int(_read(path, map_location="cpu", mmap=True)["identity"]["recipe"]["parts"]) if path.exists() else None
+
+
+def _read(path: Path, **options: Any) -> dict[str, Any]:
     try:
-        found = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
+        found: dict[str, Any] = torch.load(path, weights_only=True, **options)
+        recipe = found["identity"]["recipe"]
+        # What a version that had fewer options wrote goes on by their defaults, which do what it did.
+        found["identity"]["recipe"] = {**Recipe(recipe["network"]).plain(), **recipe}
     except Exception as error:
         raise StorageError(
             f"{path}: cannot be read as a checkpoint ({error}). Remove it or name another --out."
         ) from error
-    if found["identity"] != identity:
-        differs = [key for key in identity if found["identity"].get(key) != identity[key]]
-        raise UsageError(f"{path}: belongs to another run (differs in {', '.join(differs)}). Name another --out.")
-    model.load_state_dict(found["model"])
-    optimizer.load_state_dict(found["optimizer"])
-    return State(**found["state"])
+    return found
+
+
+def _differs(found: dict[str, Any], asked: dict[str, Any]) -> str:
+    """In what two runs differ: "recipe: parts 2, here 1; seed 0, here 3, tuning"."""
+    one, other = found["recipe"], asked["recipe"]
+    fields = [f"{name} {one.get(name)}, here {other[name]}" for name in other if one.get(name) != other[name]]
+    named = {"recipe": f"recipe: {'; '.join(fields)}"}
+    return ", ".join(named.get(key, key) for key in asked if found.get(key) != asked[key])
 
 
 def write_curve(out: Path, state: State) -> None:

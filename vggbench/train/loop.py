@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn import functional
 
 from vgg_reference.model import LRN_ALPHA, VGG, build
 from vgg_reference.weights import Preprocess, Weights, load, save_weights
 from vggbench.distributed import ALONE, Group
-from vggbench.errors import UsageError
 from vggbench.train import checkpoint, parallel
 from vggbench.train.checkpoint import State
 from vggbench.train.crops import STATISTICS_IMAGES, Colour, Pictures, batches, colour_of
 from vggbench.train.initialize import initialize, transfer
 from vggbench.train.labelled import Labelled
 from vggbench.train.recipe import Recipe
+from vggbench.train.step import step
 from vggbench.train.tuning import dense_error
 
 #: Images that "scaled" initialization looks at.
 SCALING_IMAGES = 256
 #: A checkpoint is written at least this often, besides every epoch's end.
 CHECKPOINT_SECONDS = 120.0
-#: torch's sampling of seeds is shared by all layers, so one number decides every dropout mask.
+#: torch's generator is shared by all layers, so one number decides every dropout mask of a step's part.
 _DROPOUT_SEED = 1_000_003
 
 
@@ -59,10 +55,11 @@ def train(
 
     tuning steers the learning rate by its dense top-1 error at S (section 3.1's validation accuracy). A directory with
     a checkpoint of the same recipe, data and start is resumed at its last batch; of another one is refused.
-    stop_after_batches ends early, as an interruption would. group: processes that share every batch, whose gradient is
-    one process's; any number of them resumes what another left. Returns the weights, or None when stopped early and on
-    all ranks but 0, which alone writes.
+    stop_after_batches ends early, as an interruption would. group: processes that share the recipe's parts of every
+    batch; any number of them that divides the parts resumes what another left. Returns the weights, or None when
+    stopped early and on all ranks but 0, which alone writes. Raises UsageError for parts that cannot be dealt.
     """
+    parallel.dealt(recipe.parts, group)
     pictures = Pictures(training.paths, recipe, workers)
     colour = colour_of([pictures.original(i) for i in range(min(STATISTICS_IMAGES, len(pictures)))])
     model = _model(recipe, training.classes).to(device)
@@ -74,7 +71,6 @@ def train(
         state = State()
         _first_weights(model, recipe, pictures, training, colour, start, device)
     if not group.alone:
-        parallel.share_dropout(model)
         parallel.same_everywhere(model)
 
     def save() -> None:
@@ -85,11 +81,12 @@ def train(
     saved, done = time.monotonic(), 0
     while state.epoch < recipe.epochs and state.drops <= recipe.drops:
         _prepare_epoch(model, optimizer, recipe, state)
+        _note_threads(state, device)
         mine = batches(pictures, training.labels, recipe, colour, state.epoch, state.batch, group.rank, group.world)
         for inputs, labels in mine:
             total = min(recipe.batch, len(pictures) - state.batch * recipe.batch)
-            torch.manual_seed(_DROPOUT_SEED * (recipe.seed + 1) + state.epoch * per_epoch + state.batch)
-            loss = _step(model, optimizer, inputs, labels, recipe, device, total, group)
+            seed = _DROPOUT_SEED * (recipe.seed + 1) + state.epoch * per_epoch + state.batch
+            loss = step(model, optimizer, inputs, labels, recipe, device, total, seed, group)
             state.batch += 1
             state.loss_sum += loss * total
             state.seen += total
@@ -119,11 +116,25 @@ def train(
         preprocess=_preprocess(recipe, colour),
         train_scale=recipe.train_scale,
         status=status,
-        recipe=recipe.describe() + (f"; started from {start.name} ({start.digest[:12]})" if start else ""),
+        recipe=_told(recipe, state, start),
         licence=licence,
         seed=recipe.seed,
     )
     return save_weights(out / "weights.safetensors", dict(model.state_dict()), weights)
+
+
+def _note_threads(state: State, device: str) -> None:
+    """On a CPU sums are added in an order that depends on the number of threads, so it is told with the weights."""
+    if device.startswith("cpu"):
+        state.threads = sorted({*state.threads, torch.get_num_threads()})
+
+
+def _told(recipe: Recipe, state: State, start: Weights | None) -> str:
+    """The recipe in words, for the weights' metadata."""
+    told = recipe.describe()
+    if recipe.parts > 1 and state.threads:
+        told += f"; threads a part: {' or '.join(map(str, state.threads))}"
+    return told + (f"; started from {start.name} ({start.digest[:12]})" if start else "")
 
 
 def _lrn_alpha(recipe: Recipe) -> float:
@@ -158,7 +169,7 @@ def _optimizer(model: VGG, recipe: Recipe) -> torch.optim.SGD:
 
 def _identity(recipe: Recipe, training: Labelled, tuning: Labelled, start: Weights | None) -> dict[str, Any]:
     return {
-        "recipe": json.loads(json.dumps(dataclasses.asdict(recipe))),
+        "recipe": recipe.plain(),
         "training": training.fingerprint,
         "tuning": tuning.fingerprint,
         "start": start.digest if start else None,
@@ -190,39 +201,6 @@ def _prepare_epoch(model: VGG, optimizer: torch.optim.SGD, recipe: Recipe, state
         state.drops = sum(state.epoch >= epoch for epoch in recipe.drop_after)
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate / 10**state.drops
-
-
-def _step(
-    model: VGG,
-    optimizer: torch.optim.SGD,
-    inputs: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    recipe: Recipe,
-    device: str,
-    total: int,
-    group: Group,
-) -> float:
-    """One step on a batch of ``total`` images, of which inputs and labels are this process's; the batch's mean loss."""
-    optimizer.zero_grad(set_to_none=True)
-    parallel.set_rows(model, total, parallel.rows_of(total, group.rank, group.world))
-    value = 0.0
-    if len(labels):
-        weights = next(model.parameters())
-        x = torch.from_numpy(inputs).to(weights, memory_format=torch.channels_last)
-        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=recipe.precision == "bf16"):
-            scores = model(x)
-        loss = functional.cross_entropy(scores.to(weights), torch.from_numpy(labels).to(device))
-        if not group.alone:
-            loss = loss * (len(labels) / total)
-        loss.backward()  # type: ignore[no-untyped-call]
-        value = loss.item()
-    if not group.alone:
-        parallel.sum_gradients([parameter for parameter in model.parameters() if parameter.requires_grad])
-        value = parallel.sum_value(group, value, device)
-    optimizer.step()
-    if not np.isfinite(value):
-        raise UsageError(f"The loss became {value}. Lower --learning-rate, or start from trained weights.")
-    return value
 
 
 def _end_epoch(

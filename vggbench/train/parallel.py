@@ -1,52 +1,46 @@
-"""One batch over several processes, with the gradient that one process would have.
+"""One batch in parts, whose gradient does not depend on who computes which part.
 
-Each takes its rows of every batch; gradients are summed, weighted by rows. A dropout mask is drawn for the whole batch
-on each, from the same seed, of which each takes its rows: so masks do not depend on the number of processes either.
+A batch's gradient is the mean over its images. It is taken part by part: each is computed alone, in shapes and with
+dropout masks of its own, and the parts are added in the order of their numbers. So any number of workers that share the
+parts take the same steps, bit for bit, if all compute alike: the same kind of processor and as many threads a part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vgg_reference.model import VGG
 from vggbench.distributed import Group
+from vggbench.errors import UsageError
+
+#: Gradients are exchanged in pieces of at most so many values, which bounds what is held beside them.
+PIECE = 1 << 22
 
 
-def rows_of(count: int, rank: int, world: int) -> slice:
-    """A rank's share of so many rows, in order; shares differ by one at most and may be empty."""
-    return slice(count * rank // world, count * (rank + 1) // world)
+def rows_of(count: int, part: int, parts: int) -> slice:
+    """A part's share of so many rows, in order; shares differ by one at most and may be empty."""
+    return slice(count * part // parts, count * (part + 1) // parts)
 
 
-class SharedDropout(nn.Dropout):
-    """Dropout on some rows of a batch of ``total``."""
-
-    total = 0
-    rows = slice(0)
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not self.training or self.p == 0.0:
-            return input
-        mask = functional.dropout(input.new_ones(self.total, *input.shape[1:]), self.p)
-        return input * mask[self.rows]
+def dealt(parts: int, group: Group) -> range:
+    """The parts that this process computes: as many as every other. Raises UsageError."""
+    if parts % group.world:
+        raise UsageError(
+            f"{parts} parts of a batch cannot be dealt to {group.world} workers alike. "
+            f"Accepted are multiples of {group.world}; or start a number of workers that divides {parts}."
+        )
+    each = parts // group.world
+    return range(group.rank * each, (group.rank + 1) * each)
 
 
-def share_dropout(model: VGG) -> None:
-    """Puts SharedDropout in the place of every dropout; neither has weights."""
-    for parent in model.modules():
-        for name, layer in parent.named_children():
-            if isinstance(layer, nn.Dropout):
-                setattr(parent, name, SharedDropout(layer.p))
-
-
-def set_rows(model: VGG, total: int, rows: slice) -> None:
-    """Which rows of the next batch this process has."""
-    for layer in model.modules():
-        if isinstance(layer, SharedDropout):
-            layer.total, layer.rows = total, rows
+def seed_of(step_seed: int, part: int) -> int:
+    """Decides a part's dropout masks; that of a batch in one part is the step's."""
+    # Mixed, not put above the step's bits: torch's generator on a CPU takes the lower 32 of a seed.
+    return int(np.random.SeedSequence((step_seed, part)).generate_state(1)[0]) if part else step_seed
 
 
 def same_everywhere(model: VGG) -> None:
@@ -60,24 +54,57 @@ def same_everywhere(model: VGG) -> None:
             parameter.copy_(values)
 
 
-def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Each gradient's sum over all processes; none counts as zero."""
+def taken(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """All gradients in one piece, taken off the parameters; none counts as zero."""
+    # In logical order: a process without rows would lay its zeros out as it likes.
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
+    for parameter in parameters:
+        parameter.grad = None
+    return flat
+
+
+def add_parts(parameters: Sequence[nn.Parameter], own: Sequence[Tensor], filled: Sequence[int], group: Group) -> None:
+    """Gives every parameter the sum of all parts' gradients, added as one process adds them: in order of their numbers.
+
+    own: this process's parts, from taken(); overwritten. filled: numbers of the parts that have rows.
+    """
+    # Every process adds up a share of the values and hands the sums round, which costs what a ring's all-reduce does;
+    # that one would add in an order that depends on the number of processes.
+    total = own[0]
+    for start in range(0, total.numel(), PIECE):
+        _add_piece([part[start : start + PIECE] for part in own], filled, group)
+    for parameter, values in zip(parameters, torch.split(total, [p.numel() for p in parameters]), strict=True):
+        # In the parameter's own layout, as backward leaves it, or the optimizer would run another loop over it.
+        parameter.grad = torch.empty_like(parameter).copy_(values.view(parameter.shape))
+
+
+def _add_piece(own: Sequence[Tensor], filled: Sequence[int], group: Group) -> None:
+    """own: (n,) each; the first is overwritten with the sum over the filled parts of all processes."""
     from torch import distributed
 
-    # In one piece and in logical order: a process without rows may lay its zeros out in another memory format.
-    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([grad.reshape(-1) for grad in grads])
-    distributed.all_reduce(flat)
-    for parameter, part in zip(parameters, torch.split(flat, [grad.numel() for grad in grads]), strict=True):
-        parameter.grad = part.view(parameter.shape)
+    count, world = own[0].numel(), group.world
+    share = -(-count // world)
+    sent = own[0].new_zeros(world, len(own), share)
+    for number, part in enumerate(own):
+        padded = nn.functional.pad(part, (0, world * share - count))
+        sent[:, number] = padded.view(world, share)
+    received = torch.empty_like(sent)
+    distributed.all_to_all_single(received, sent)
+    parts = received.view(world * len(own), share)
+    mine = parts[filled[0]].clone()
+    for number in filled[1:]:
+        mine += parts[number]
+    summed = own[0].new_empty(world, share)
+    distributed.all_gather(list(summed.unbind()), mine)
+    own[0].copy_(summed.view(-1)[:count])
 
 
-def sum_value(group: Group, value: float, device: str) -> float:
-    """Over all processes."""
+def sums_over(group: Group, values: Sequence[float], device: str) -> list[float]:
+    """Each value's sum over all processes; exact where at most one of them is not zero, or where all are whole."""
     if group.alone:
-        return value
+        return list(values)
     from torch import distributed
 
-    total = torch.tensor([value], dtype=torch.float64, device=device)
+    total = torch.tensor(values, dtype=torch.float64, device=device)
     distributed.all_reduce(total)
-    return total.item()
+    return [float(value) for value in total.tolist()]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from vggbench.errors import UsageError
 from vggbench.protocols import scale_range
@@ -27,7 +29,8 @@ class Recipe:
     epochs; training ends after ``drops`` drops run out or after ``epochs``. dropout acts from epoch dropout_from.
     init_std: standard deviation of "gaussian"; the paper prints a variance of 1e-2, which its own description of
     stalled learning contradicts, so the default reads it as the standard deviation. rgb_shift: standard deviation of
-    the PCA colour shift's factors. input_scale multiplies the mean-free input (1 in the paper).
+    the PCA colour shift's factors. input_scale multiplies the mean-free input (1 in the paper). parts: how many parts a
+    batch is computed in, each alone and with dropout masks of its own (vggbench.train.parallel).
     """
 
     network: str
@@ -55,6 +58,7 @@ class Recipe:
     precision: str = "fp32"
     seed: int = 0
     freeze_convolutions: bool = False
+    parts: int = 1
 
     def __post_init__(self) -> None:
         for name, value, accepted in (
@@ -73,12 +77,19 @@ class Recipe:
         for name in ("batch", "epochs", "drops", "patience"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: at least 1.")
+        if not 1 <= self.parts <= self.batch:
+            raise UsageError(f"{self.parts} parts of a batch: accepted are 1 to {self.batch}, its images.")
 
     @property
     def scales(self) -> tuple[int, int]:
         """Smallest and largest S in pixels, in the world of crop_size."""
         low, high = scale_range(self.train_scale)
         return round(low * self.crop_size / 224), round(high * self.crop_size / 224)
+
+    def plain(self) -> dict[str, Any]:
+        """All fields, as JSON has them."""
+        found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return found
 
     def describe(self) -> str:
         """The fields that differ from the paper's recipe, for the weights' metadata."""

@@ -18,6 +18,9 @@ from vggbench.train.crops import Colour, Pictures
 from vggbench.train.labelled import Labelled
 from vggbench.train.recipe import Recipe
 
+#: Images of one size that go through the network together.
+TOGETHER = 32
+
 
 @contextlib.contextmanager
 def _as_dense(model: VGG) -> Iterator[VGG]:
@@ -42,19 +45,20 @@ def dense_error(
     middle = (low + high) // 2
     fixed = dataclasses.replace(recipe, train_scale="256")
     pictures = Pictures(tuning.paths, fixed, 0)
-    groups: dict[tuple[int, ...], list[tuple[Tensor, int]]] = defaultdict(list)
     wrong = 0
     with torch.inference_mode(), _as_dense(model):
-        for index in range(group.rank, len(tuning.labels), group.world):
-            label = tuning.labels[index]
-            image = pictures.scaled(index, middle)
-            x = (image.astype(np.float32) - colour.mean) * np.float32(recipe.input_scale)
-            alike = groups[image.shape]
-            alike.append((torch.from_numpy(x).permute(2, 0, 1), int(label)))
-            if len(alike) == 32:
-                wrong += _wrong(model, groups.pop(image.shape), recipe, device)
-        wrong += sum(_wrong(model, alike, recipe, device) for alike in groups.values())
-    return 100.0 * parallel.sum_value(group, wrong, device) / len(tuning.labels)
+        # Part by part, as a batch's gradient: which images go together, and so what ties in the last bit become, does
+        # not depend on the number of processes.
+        for part in parallel.dealt(recipe.parts, group):
+            alike: dict[tuple[int, ...], list[tuple[Tensor, int]]] = defaultdict(list)
+            for index in range(part, len(tuning.labels), recipe.parts):
+                image = pictures.scaled(index, middle)
+                x = (image.astype(np.float32) - colour.mean) * np.float32(recipe.input_scale)
+                alike[image.shape].append((torch.from_numpy(x).permute(2, 0, 1), int(tuning.labels[index])))
+                if len(alike[image.shape]) == TOGETHER:
+                    wrong += _wrong(model, alike.pop(image.shape), recipe, device)
+            wrong += sum(_wrong(model, images, recipe, device) for images in alike.values())
+    return 100.0 * parallel.sums_over(group, [wrong], device)[0] / len(tuning.labels)
 
 
 def _wrong(model: VGG, images: Sequence[tuple[Tensor, int]], recipe: Recipe, device: str) -> int:

@@ -38,6 +38,8 @@ def run_classes(trt, surface, cuda, faults, error):
 
             options = onnxruntime.SessionOptions()
             options.log_severity_level, options.intra_op_num_threads = 3, 2
+            if onnx.TensorProto.FLOAT8E4M3FN in _types(onnx.load_from_string(model).graph).values():
+                options.add_session_config_entry("session.disable_quant_qdq", "1")
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
             self._plan, self._model, self._logger = plan, onnx.load_from_string(model), logger
             self._io = {value.name: value for value in (*self._session.get_inputs(), *self._session.get_outputs())}
@@ -152,27 +154,35 @@ def _view(cuda, address, shape, kind):
     return np.frombuffer((ctypes.c_uint8 * size).from_address(address), kind).reshape(shape)
 
 
+def _types(graph):
+    return {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
 def _layers(graph, fall_back, new, known, tf32):
     """Convolutions with the activation behind them, as the inspector of the version writes them."""
     producers = {output: node for node in graph.node for output in node.output}
-    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    kinds = _types(graph)
     for node in graph.node:
         if node.op_type not in ("Conv", "Gemm"):
             continue
         behind = next((each for each in graph.node if node.output[0] in each.input and each.op_type == "Relu"), None)
         source = producers.get(node.input[0])
         half = kinds.get(node.input[1]) == onnx.TensorProto.FLOAT16
-        kind = "int8" if source is not None and source.op_type == "DequantizeLinear" else "fp16" if half else "fp32"
+        kind = "fp16" if half else "fp32"
+        if source is not None and source.op_type == "DequantizeLinear":
+            kind = "fp8" if kinds[source.input[2]] == onnx.TensorProto.FLOAT8E4M3FN else "int8"
         kind = "fp32" if node.name in fall_back else kind
         long = {
             "int8": "Thirty-two wide channel vectorized row major Int8 format",
+            "fp8": "Channel major FP8 format where channel % 16 == 0",
             "fp16": "Channel major FP16 format where channel % 8 == 0",
             "fp32": "Row major linear FP32",
         }
+        types = {"int8": "Int8", "fp8": "FP8", "fp16": "Half", "fp32": "Float"}
         if not known:
             form = {"Format/Datatype": "N/A due to dynamic shapes"}
         elif new:
-            form = {"Format": "Row major linear", "DataType": {"int8": "Int8", "fp16": "Half", "fp32": "Float"}[kind]}
+            form = {"Format": "Row major linear", "DataType": types[kind]}
         else:
             form = {"Format/Datatype": long[kind]}
         yield {

@@ -65,7 +65,8 @@ def test_no_two_rows_of_a_precision_and_device_claim_one_speed():
 
 
 def test_a_row_without_hardware_of_its_own_needs_none():
-    assert {unit.precision for unit in UNITS} == {row.precision for row in TABLE if row.device == "cpu"} - {"fp32"}
+    computed = {row.precision for row in TABLE if row.device == "cpu" and not row.simulated}
+    assert {unit.precision for unit in UNITS} == computed - {"fp32"}
     assert not [row for row in TABLE if row.otherwise and (row.precision == "fp32" or row.device == "cuda")]
 
 
@@ -131,6 +132,16 @@ def test_auto_takes_the_fastest_that_is_there_and_says_which_would_be_faster(cpu
         assert "\n" not in str(error.value)
         for name in BACKENDS:
             backends.module(name).available = lambda: None
+
+
+def test_what_only_simulates_is_named_and_not_chosen_and_computes_in_fp32(cpu, all_present):
+    cpu(*NATIVE)
+    rows = [row for row in TABLE if row.simulated]
+    assert [(row.precision, row.backend, row.device) for row in rows] == [("fp8", "onnxruntime", "cpu")]
+    assert all(precisions.arithmetic(row).startswith("fp32") and "simulated" in row.arithmetic for row in rows)
+    with pytest.raises(BackendUnavailable, match=r"No backend runs fp8 on cpu here: onnxruntime would.*simulated"):
+        backends.choose("fp8", "cpu")
+    assert runs_inputs.setting(backend="onnxruntime", precision="fp8", device="cpu").backend == "onnxruntime"
 
 
 @pytest.mark.parametrize("asked", [None, "auto"])

@@ -1,4 +1,4 @@
-"""`vggbench check`: what a graph is, and which of TensorRT's rules for INT8 it breaks, without TensorRT."""
+"""`vggbench check`: what a graph is, and which of TensorRT's rules for INT8 and FP8 it breaks, without TensorRT."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check(
     file: Annotated[Path, typer.Argument(help="A graph that vggbench export wrote.", metavar="FILE.onnx")],
     json: options.Json = False,
 ) -> None:
-    """What a graph is, and each of TensorRT's rules for INT8 that it breaks, with its node."""
+    """What a graph is, and each of TensorRT's rules for INT8 and FP8 that it breaks, with its node."""
     from vggbench.qdq_rules import EXPLANATIONS, as_document, check_graph
 
     info = check_graph(file)
@@ -25,7 +25,10 @@ def check(
     else:
         layout = f" {info.layout}" if info.layout else ""
         say(f"{file}: {info.network}, {info.form} form, {info.precision}{layout}, opset {info.opset}")
-        say(f"weights {info.weights[:12]}, {len(info.int8_layers)} layers in INT8, {len(info.float_layers)} in float")
+        in_8_bits = (
+            f"{len(info.fp8_layers)} layers in FP8" if info.fp8_layers else f"{len(info.int8_layers)} layers in INT8"
+        )
+        say(f"weights {info.weights[:12]}, {in_8_bits}, {len(info.float_layers)} in float")
         for each in info.violations:
             say(f"{each.rule:20} {each.node}: {each.detail}. {EXPLANATIONS[each.rule]}")
     if info.violations:

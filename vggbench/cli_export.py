@@ -21,16 +21,17 @@ def export(
     out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE.onnx")],
     network: options.Network = "D",
     weights: options.Weights = "sample",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or fp8 (E4M3).")] = "fp32",
     form: Annotated[str, typer.Option(help="crop: crop-sized images; dense: images of any size.")] = "crop",
     opset: Annotated[
-        int | None, typer.Option(help="From 17, which TensorRT 8.6 reads, to the newest here (default: 17).")
+        int | None,
+        typer.Option(help="From 17, which TensorRT 8.6 reads, or 19 for fp8, to the newest here (default: the first)."),
     ] = None,
     external_weights: Annotated[
         bool, typer.Option("--external-weights", help="Weights in a file beside it; always so beyond 2 GB.")
     ] = False,
     calibration: Annotated[
-        Path | None, typer.Option(help="Of int8: ranges from vggbench calibrate.", metavar="FILE.json")
+        Path | None, typer.Option(help="Of int8 and fp8: ranges from vggbench calibrate.", metavar="FILE.json")
     ] = None,
     layout: Annotated[
         str | None, typer.Option(help="Of int8: tensorrt, or cpu for ONNX Runtime (default: tensorrt).")
@@ -68,7 +69,7 @@ def export(
         score_pool=choices.score_pool,
         quantization=_quantization(precision, calibration, layout, found),
     )
-    model = graphs.build_graph(variant, graphs.OPSET if opset is None else opset, storage_only=storage_only)
+    model = graphs.build_graph(variant, opset, storage_only=storage_only)
     graph_files.write_model(model, out, external_weights)
     document = graph_files.describe_graph(out)
     if json:
@@ -81,19 +82,21 @@ def _quantization(
     precision: str, calibration: Path | None, layout: str | None, weights: Weights
 ) -> Quantization | None:
     """Raises UsageError for options that do not belong together, CalibrationError."""
+    from vggbench.precisions import QUANTIZED
     from vggbench.ranges import LAYOUTS, Quantization, read_ranges
 
-    if precision != "int8":
-        given = [name for name, value in (("--calibration", calibration), ("--layout", layout)) if value is not None]
-        if given:
-            raise UsageError(f"{given[0]} belongs to int8, asked was {precision}.")
+    if calibration is not None and precision not in QUANTIZED:
+        raise UsageError(f"--calibration belongs to int8 and fp8, asked was {precision}.")
+    if layout is not None and precision != "int8":
+        raise UsageError(f"--layout belongs to int8, asked was {precision}.")
+    if precision not in QUANTIZED:
         return None
     if layout is not None and layout not in LAYOUTS:
         raise UsageError(f"No layout {layout!r}. Known: {', '.join(LAYOUTS)}.")
     if calibration is None:
         raise UsageError(
-            f"An int8 graph needs calibration ranges. Make them: vggbench calibrate --network {weights.network}, and "
-            "give them: --calibration FILE."
+            f"An {precision} graph needs calibration ranges. Make them: vggbench calibrate --network "
+            f"{weights.network}, and give them: --calibration FILE."
         )
     ranges = read_ranges(calibration)
     ranges.check(weights.network, weights.digest)
@@ -105,6 +108,8 @@ def _say(document: dict[str, Any]) -> None:
     say(f"{document['path']}: {said['network']}, {said['arithmetic']}, {said['form']} form, opset {document['opset']}")
     if document["weights_file"]:
         say(f"weights  {document['weights_file']}")
+    if said.get("fp16_layers"):
+        say(f"fp16     {said['fp16_layers']}: FP8 kernels do not take them")
     say(f"sha256   {document['sha256']}")
     say(f"bytes    {document['bytes']:,}")
     for kind, values in (("input", document["inputs"]), ("output", document["outputs"])):

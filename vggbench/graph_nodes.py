@@ -33,7 +33,8 @@ class Draft:
     """A graph being written. arrays: the state dict. nodes, constants: of the graph, so far.
 
     fp16_weights: weights are stored in FP16, with batch norm folded into them. fp16_arithmetic: the layers compute in
-    FP16 too; without it each weight is cast to FP32 in the graph.
+    FP16 too; without it each weight is cast to FP32 in the graph. The second without the first is FP8's, whose weights
+    vggbench.qdq rounds or makes FP16.
     """
 
     variant: Variant
@@ -196,18 +197,19 @@ def _take(draft: Draft, *names: str) -> list[str]:
                 f"{draft.variant.weights.name}: {name} has values that are not finite; the file is damaged or its "
                 "training failed."
             )
-        draft.constants[name] = _fp16(draft, name, array) if draft.fp16_weights else array
+        draft.constants[name] = as_fp16(draft.variant, name, array) if draft.fp16_weights else array
     if draft.fp16_weights and not draft.fp16_arithmetic:
         return [_add(draft, "Cast", f"{name}.fp32", [name], to=TensorProto.FLOAT) for name in names]
     return list(names)
 
 
-def _fp16(draft: Draft, name: str, array: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
+def as_fp16(variant: Variant, name: str, array: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
+    """A constant, batch norm folded in, in FP16. Raises WeightsError for one with a value that FP16 does not hold."""
     largest = float(np.abs(array).max())
     if largest > FP16_MAX:
-        with_norm = " with batch norm folded in" if draft.network.batch_norm else ""
+        with_norm = " with batch norm folded in" if variant.weights.batch_norm else ""
         raise WeightsError(
-            f"{draft.variant.weights.name}: {name}{with_norm} has a value of {largest:.6g}, beyond FP16's "
+            f"{variant.weights.name}: {name}{with_norm} has a value of {largest:.6g}, beyond FP16's "
             f"{FP16_MAX:.0f}. Use fp32."
         )
     return array.astype(np.float16)

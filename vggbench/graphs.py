@@ -18,12 +18,17 @@ from vggbench import cache, qdq
 from vggbench.errors import UsageError, WeightsError
 from vggbench.graph_files import MAX_MODEL_BYTES, sha256_of, weight_bytes, write_model
 from vggbench.graph_nodes import INPUT, OUTPUT, Draft, draw
+from vggbench.precisions import QUANTIZED
+from vggbench.qdq_fp8 import fp16_layers
 from vggbench.variants import Variant, digest_of
 
-__all__ = ["INPUT", "OPSET", "OUTPUT", "build_graph", "export_onnx", "graph_path", "graph_sha256", "newest_opset"]
+__all__ = ["INPUT", "OPSET", "OUTPUT", "build_graph", "export_onnx", "graph_path", "graph_sha256", "least_opset"]
+__all__ += ["newest_opset"]
 
 #: The newest opset that TensorRT 8.6 reads.
 OPSET = 17
+#: The oldest that has E4M3.
+FP8_OPSET = 19
 #: Counts changes of these modules that change the bytes of a graph; part of a cached graph's name.
 GRAPH_VERSION = 2
 
@@ -31,7 +36,7 @@ GRAPH_VERSION = 2
 FP16_STORED = "fp32 arithmetic on fp16 weights"
 
 
-def build_graph(variant: Variant, opset: int = OPSET, *, storage_only: bool = False) -> onnx.ModelProto:
+def build_graph(variant: Variant, opset: int | None = None, *, storage_only: bool = False) -> onnx.ModelProto:
     """The variant's ONNX model: "images" (batch, 3, h, w) -> "scores" (batch, classes), both FP32 at every precision.
 
     Crop form: h = w = crop size, batch dynamic. Dense form: batch, h and w dynamic, fully-connected layers as
@@ -39,26 +44,28 @@ def build_graph(variant: Variant, opset: int = OPSET, *, storage_only: bool = Fa
 
     "fp16": weights and layers in FLOAT16, but for local response normalization and the mean over the score map, which
     stay in FP32; batch norm is folded into the convolutions. storage_only: FP16 weights alone, cast to FP32 before
-    each layer, for CPUs that do not compute in FP16. "int8": Q/DQ nodes in ``variant.quantization``'s layout.
+    each layer, for CPUs that do not compute in FP16. "int8": Q/DQ nodes in ``variant.quantization``'s layout. "fp8":
+    Q/DQ nodes of E4M3 in an FP16 graph (see qdq_fp8). opset: None for least_opset's.
     Raises UsageError, WeightsError, CalibrationError.
     """
+    opset = least_opset(variant.precision) if opset is None else opset
     _check(variant, opset, storage_only)
     try:
         arrays = {name: tensor.numpy() for name, tensor in state_dict(variant.weights).items()}
     except BadWeights as error:
         raise WeightsError(str(error)) from error
-    fp16 = variant.precision == "fp16"
-    draft = Draft(variant, opset, arrays, fp16, fp16 and not storage_only)
+    fp16, fp8 = variant.precision == "fp16", variant.precision == "fp8"
+    draft = Draft(variant, opset, arrays, fp16, fp8 or (fp16 and not storage_only))
     draw(draft)
     model = _model(draft)
-    if variant.precision == "int8":
+    if variant.precision in QUANTIZED:
         model = qdq.quantize(model, variant)
     said = provenance(variant, opset, storage_only=storage_only)
     helper.set_model_props(model, dict(sorted(said.items())))
     return model
 
 
-def export_onnx(variant: Variant, opset: int = OPSET, *, storage_only: bool = False) -> bytes:
+def export_onnx(variant: Variant, opset: int | None = None, *, storage_only: bool = False) -> bytes:
     """build_graph's model as the bytes of a file. Raises UsageError for one beyond 2 GB too."""
     model = build_graph(variant, opset, storage_only=storage_only)
     size = weight_bytes(model)
@@ -71,7 +78,7 @@ def export_onnx(variant: Variant, opset: int = OPSET, *, storage_only: bool = Fa
     return data
 
 
-def graph_path(variant: Variant, cache_root: Path, opset: int = OPSET, *, storage_only: bool = False) -> Path:
+def graph_path(variant: Variant, cache_root: Path, opset: int | None = None, *, storage_only: bool = False) -> Path:
     """The variant's graph as a file in the cache, written on first use, whole or not at all.
 
     Beyond 2 GB its weights lie beside it. Raises StorageError, and what build_graph raises.
@@ -97,22 +104,29 @@ def graph_sha256(graph: bytes | Path) -> str:
     return hashlib.sha256(graph).hexdigest() if isinstance(graph, bytes) else sha256_of(graph)
 
 
-def provenance(variant: Variant, opset: int = OPSET, *, storage_only: bool = False) -> dict[str, str]:
+def provenance(variant: Variant, opset: int | None = None, *, storage_only: bool = False) -> dict[str, str]:
     """A graph's metadata: everything that decides its bytes, and nothing of where and when. For every backend."""
     weights = variant.weights
     found = {key: str(value) for key, value in variant.identity.items() if key != "backend"}
     found |= {
-        "opset": str(opset),
+        "opset": str(least_opset(variant.precision) if opset is None else opset),
         "arithmetic": FP16_STORED if storage_only else variant.precision,
         "graph_version": str(GRAPH_VERSION),
         "vggbench": vggbench.__version__,
     }
-    if variant.precision == "int8":
+    if variant.precision in QUANTIZED:
         found["qdq_version"] = str(qdq.QDQ_VERSION)
+    if variant.precision == "fp8":
+        found["fp16_layers"] = " ".join(fp16_layers(variant))
     # A foreign file is called what its file is called today; its digest names it.
     if weights.path is None or weights.name != Path(weights.path).name:
         found["weights_name"] = weights.name
     return found
+
+
+def least_opset(precision: str) -> int:
+    """The oldest opset that a graph is written in, and its default: more runtimes read it."""
+    return FP8_OPSET if precision == "fp8" else OPSET
 
 
 @functools.cache
@@ -148,19 +162,22 @@ def _check(variant: Variant, opset: int, storage_only: bool) -> None:
         raise UsageError(
             "No bf16 graph: no runtime here reads BF16 layers from ONNX. Export fp32, which a runtime may run in BF16."
         )
-    if precision not in ("fp32", "fp16", "int8"):
-        raise UsageError(f"No {precision} graph. Known: fp32, fp16, int8.")
+    if precision not in ("fp32", "fp16", *QUANTIZED):
+        raise UsageError(f"No {precision} graph. Known: fp32, fp16, int8, fp8.")
     if storage_only and precision != "fp16":
         raise UsageError(f"Weights stored in FP16 are a kind of fp16 graph, asked was {precision}.")
-    if opset != OPSET and not OPSET < opset <= newest_opset():
+    least = least_opset(precision)
+    if opset != least and not least < opset <= newest_opset():
+        with_fp8 = " for fp8" if precision == "fp8" else ""
         raise UsageError(
-            f"No opset {opset}. Accepted here: {OPSET} to {newest_opset()}, what the installed onnx writes and ONNX "
-            "Runtime reads."
+            f"No opset {opset}{with_fp8}. Accepted here: {least} to {newest_opset()}, what the installed onnx writes "
+            "and ONNX Runtime reads."
         )
-    if precision == "int8":
+    if precision in QUANTIZED:
         if variant.quantization is None:
             raise UsageError(
-                f"An int8 graph needs calibration ranges. Make them: vggbench calibrate --network {weights.network}."
+                f"An {precision} graph needs calibration ranges. Make them: vggbench calibrate --network "
+                f"{weights.network}."
             )
         variant.quantization.ranges.check(weights.network, weights.digest)
 

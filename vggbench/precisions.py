@@ -58,7 +58,8 @@ class Row:
     arithmetic: what computes; weights: how they are kept. otherwise: what computes on a CPU without any of the
     precision's UNITS, empty where it then does not run. capability: of a GPU, ten times major plus minor.
     speed: of two rows of one precision and device, the greater was seen to be the faster one on VGG-16 (of equals, the
-    one that needs no extra); rows for CUDA are in the order that is to be expected.
+    one that needs no extra); rows for CUDA are in the order that is to be expected. simulated: rounds as the precision
+    does but computes in another, to foretell its scores; never chosen for its speed.
     """
 
     precision: str
@@ -69,6 +70,7 @@ class Row:
     speed: int
     otherwise: str = ""
     capability: int = 0
+    simulated: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ _STORED = "fp32 on weights stored as fp16"
 _INT8 = "int8 products, int32 sums"
 _TF32 = "tf32 products, fp32 sums"
 _FP8 = "fp8 products, fp32 sums"
+_SIMULATED = "fp32 on values rounded to fp8 (simulated)"
 #: Without VNNI two products are added in 16 bits.
 _SATURATING = "int8 products, 16-bit partial sums that can saturate"
 
@@ -105,6 +108,7 @@ TABLE = (
     Row("fp16", "openvino", "cpu", _FP16, "fp16", 0, otherwise=_STORED),
     Row("int8", "onnxruntime", "cpu", _INT8, "int8, per channel", 2, otherwise=_SATURATING),
     Row("int8", "openvino", "cpu", _INT8, "int8, per channel", 1, otherwise=_SATURATING),
+    Row("fp8", "onnxruntime", "cpu", _SIMULATED, "fp8 in the graph", 0, otherwise=_SIMULATED, simulated=True),
     Row("fp32", "torch-compile", "cuda", "fp32, no TF32", "fp32", 2),
     Row("fp32", "pytorch", "cuda", "fp32, no TF32", "fp32", 1),
     Row("fp32", "onnxruntime", "cuda", "fp32, no TF32", "fp32", 0),
@@ -124,6 +128,9 @@ TABLE = (
     Row("tf32", "tensorrt", "cuda", _TF32, "fp32", 4, capability=80),
     Row("fp16", "tensorrt", "cuda", _FP16, "fp16", 4),
     Row("int8", "tensorrt", "cuda", _INT8, "int8, per channel", 4, capability=75),
+    # Ada (8.9) has FP8 tensor cores, and from TensorRT 10.3 on Hopper's FP8 convolutions (its release notes). Layers
+    # that these do not take stay in FP16 and are named (qdq_fp8); what falls back besides is read from the engine.
+    Row("fp8", "tensorrt", "cuda", _FP8, "fp8, per tensor", 4, capability=89),
 )
 GAPS = (
     Gap("bf16", "onnxruntime", "cpu", "it has no bf16 convolutions; pytorch and openvino have"),
@@ -136,9 +143,12 @@ GAPS = (
     ),
     *(Gap(precision, "openvino", "cuda", "OpenVINO has no CUDA device") for precision in PRECISIONS),
     *(
-        Gap(precision, backend, "cpu", f"no CPU computes in {precision}")
-        for precision in ("tf32", "fp8")
+        Gap("tf32", backend, "cpu", "no CPU computes in tf32")
         for backend in ("pytorch", "onnxruntime", "openvino", "torch-compile")
+    ),
+    *(
+        Gap("fp8", backend, "cpu", "no CPU computes in fp8; onnxruntime simulates it")
+        for backend in ("pytorch", "openvino", "torch-compile")
     ),
     Gap("tf32", "onnxruntime", "cuda", "it is told to leave TF32 out; pytorch has it"),
     *(
@@ -149,7 +159,6 @@ GAPS = (
     Gap("bf16", "torch-tensorrt", "cuda", "not built: fp16 is as fast and rounds less"),
     *(Gap(precision, "tensorrt", "cpu", "TensorRT runs on NVIDIA GPUs alone") for precision in PRECISIONS),
     Gap("bf16", "tensorrt", "cuda", "not built: fp16 is as fast and rounds less"),
-    Gap("fp8", "tensorrt", "cuda", "no fp8 graph is written for it; torch-tensorrt makes its own"),
 )
 #: Backends in the order in which they are named.
 BACKENDS = ("pytorch", "onnxruntime", "openvino", "torch-compile", "torch-tensorrt", "tensorrt")
@@ -165,9 +174,15 @@ def find(precision: str, backend: str, device: str) -> Row | Gap | None:
 
 
 def fastest(precision: str, device: str) -> list[Row]:
-    """Rows of a precision and device, the fastest first."""
-    rows = [row for row in TABLE if (row.precision, row.device) == (precision, device)]
+    """Rows of a precision and device, the fastest first, without those that only simulate it."""
+    rows = [row for row in TABLE if (row.precision, row.device) == (precision, device) and not row.simulated]
     return sorted(rows, key=lambda row: -row.speed)
+
+
+def simulated(precision: str, device: str) -> list[str]:
+    """What simulates a precision, and how to ask for it: it is not chosen."""
+    rows = [row for row in TABLE if (row.precision, row.device) == (precision, device) and row.simulated]
+    return [f"{row.backend} would compute in {row.arithmetic}: --backend {row.backend}" for row in rows]
 
 
 @functools.cache

@@ -1,7 +1,8 @@
-"""FP32 graph (vggbench.graphs) and calibration ranges -> INT8 graph, in one of two layouts with the same integers.
+"""A graph (vggbench.graphs) and calibration ranges -> INT8, in one of two layouts with the same integers, or FP8.
 
 Quantized are the convolutions and fully-connected layers of ranges.quantized_inputs: input and weights. Max-pools work
 on the 8-bit values, local response normalization and the scores stay float. Batch normalization goes into the weights.
+FP8 leaves out more layers: see qdq_fp8.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from vgg_reference.architectures import architecture
-from vggbench import qdq_cpu, qdq_tensorrt
+from vggbench import qdq_cpu, qdq_fp8, qdq_tensorrt
 from vggbench.errors import UsageError
 from vggbench.qdq_parts import Array, Draft, Layer, activation_scale, weight_scales
 from vggbench.ranges import LAYOUTS, Quantization, quantized_inputs
@@ -24,21 +25,24 @@ QDQ_VERSION = 1
 
 
 def quantize(model: onnx.ModelProto, variant: Variant, *, int8_weights: bool = False) -> onnx.ModelProto:
-    """The INT8 graph of an FP32 one of the same weights and form; input and output stay float.
+    """The INT8 or FP8 graph, as the variant's precision says, of one of the same weights and form.
 
-    int8_weights: of the "tensorrt" layout; weights stored as integers, a quarter of the bytes, which TensorRT reads
-    from 10 on (8.6 wants them as floats behind a QuantizeLinear). The "cpu" layout always stores integers.
+    Input and output stay float. model: FP32; for FP8 FP16 but for its weights (see graph_nodes.Draft). int8_weights: of
+    the "tensorrt" layout; weights stored as integers, a quarter of the bytes, which TensorRT reads from 10 on (8.6
+    wants them as floats behind a QuantizeLinear). The "cpu" layout always stores integers, FP8 its own type.
     Raises UsageError (no ranges, unknown layer or layout), CalibrationError (ranges of other weights), WeightsError.
     """
     how = _checked(variant)
     inputs = quantized_inputs(architecture(variant.weights.network, variant.weights.batch_norm))
     nodes, constants = fold_batch_norm(model.graph)
+    if variant.precision == "fp8":
+        return _model(model, qdq_fp8.rewrite(nodes, constants, inputs, variant), "fp8")
     layers = _layers(nodes, constants, inputs, how)
     if how.layout == "cpu":
         draft = qdq_cpu.rewrite(nodes, constants, layers, how.ranges.method != "minmax")
     else:
         draft = qdq_tensorrt.rewrite(nodes, constants, layers, int8_weights)
-    return _model(model, draft)
+    return _model(model, draft, "int8")
 
 
 def _checked(variant: Variant) -> Quantization:
@@ -52,6 +56,8 @@ def _checked(variant: Variant) -> Quantization:
     for layer in how.float_layers:
         if layer not in known:
             raise UsageError(f"{weights.network} has no layer {layer!r}. Known: {', '.join(known)}.")
+    if variant.precision == "fp8" and how.layout == "cpu":
+        raise UsageError("FP8 has no layout for CPUs: its graphs are TensorRT's. Leave the layout out.")
     how.ranges.check(weights.network, weights.digest)
     return how
 
@@ -97,13 +103,13 @@ def _layers(
     return layers
 
 
-def _model(source: onnx.ModelProto, draft: Draft) -> onnx.ModelProto:
+def _model(source: onnx.ModelProto, draft: Draft, precision: str) -> onnx.ModelProto:
     """The draft with the source's inputs, outputs and opset; metadata is for the caller, who knows what decided it."""
     model = onnx.ModelProto()
     for field in ("ir_version", "producer_name", "producer_version"):
         setattr(model, field, getattr(source, field))
     model.opset_import.extend(source.opset_import)
-    model.graph.name = f"{source.graph.name} int8"
+    model.graph.name = f"{source.graph.name} {precision}"
     model.graph.input.extend(source.graph.input)
     model.graph.output.extend(source.graph.output)
     model.graph.node.extend(draft.nodes)

@@ -79,15 +79,15 @@ class Draft:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
 
-    def pair(self, name: str, x: str, scale: Floats, zero: Array, output: str = "") -> str:
+    def pair(self, name: str, x: str, scale: Array, zero: Array, output: str = "") -> str:
         """A QuantizeLinear and a DequantizeLinear of tensor ``x``; scale and zero: one value, or one a channel."""
         return self.dequantize(name, self.quantize(name, x, scale, zero), scale, zero, output)
 
-    def quantize(self, name: str, x: str, scale: Floats, zero: Array) -> str:
+    def quantize(self, name: str, x: str, scale: Array, zero: Array) -> str:
         """A QuantizeLinear of tensor ``x``."""
         return self._linear("QuantizeLinear", f"{name}.quantize", x, name, scale, zero, f"{name}.q")
 
-    def dequantize(self, name: str, x: str, scale: Floats, zero: Array, output: str = "") -> str:
+    def dequantize(self, name: str, x: str, scale: Array, zero: Array, output: str = "") -> str:
         """A DequantizeLinear of tensor ``x``."""
         return self._linear("DequantizeLinear", f"{name}.dequantize", x, name, scale, zero, output or f"{name}.dq")
 
@@ -95,7 +95,7 @@ class Draft:
         self.constants[name] = value
         return name
 
-    def _linear(self, op: str, node: str, x: str, name: str, scale: Floats, zero: Array, output: str) -> str:
+    def _linear(self, op: str, node: str, x: str, name: str, scale: Array, zero: Array, output: str) -> str:
         inputs = [x, self.constant(f"{name}.scale", scale), self.constant(f"{name}.zero", zero)]
         axis: dict[str, Any] = {"axis": 0} if scale.ndim else {}
         self.nodes.append(helper.make_node(op, inputs, [output], name=node, **axis))

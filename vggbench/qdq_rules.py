@@ -1,4 +1,7 @@
-"""TensorRT's rules for an INT8 graph, held without TensorRT: what 8.6, 10 and 11 parse and run in integers."""
+"""TensorRT's rules for an INT8 or FP8 graph, held without TensorRT: what it parses and runs in 8 bits.
+
+INT8's hold for 8.6, 10 and 11, FP8's for 10.3 and later; those of an FP8 graph alone stand in qdq_rules_fp8.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper
 
+from vggbench import qdq_rules_fp8
 from vggbench.errors import CalibrationError
 from vggbench.qdq_view import DQ, LAYERS, Q, View, name_of, opset_of, view_of
 
@@ -45,6 +49,7 @@ class GraphInfo:
     opset: int
     bytes: int
     int8_layers: tuple[str, ...]
+    fp8_layers: tuple[str, ...]
     float_layers: tuple[str, ...]
     violations: tuple[Violation, ...]
 
@@ -58,16 +63,8 @@ def _operator(view: View) -> Found:
             yield node, f"{node.domain or 'ai.onnx'}.{node.op_type}"
 
 
-def _rounding(view: View) -> Iterator[tuple[onnx.NodeProto, str]]:
-    """Nodes that round weights or input, with their role; an integer bias has a rule of its own."""
-    for node in view.nodes(Q, DQ):
-        role = view.role(node)
-        if role != "bias":
-            yield node, role
-
-
 def _int8(view: View) -> Found:
-    for node, _ in _rounding(view):
+    for node, _ in view.rounding():
         kind = _zero_type(view, node)
         if kind is not None and kind != TensorProto.INT8:
             yield node, f"{TensorProto.DataType.Name(kind).lower()} in place of int8"
@@ -80,16 +77,17 @@ def _zero_type(view: View, node: onnx.NodeProto) -> int | None:
 
 
 def _symmetric(view: View) -> Found:
-    for node, _ in _rounding(view):
-        zero = view.value(node.input[2]) if len(node.input) > 2 else np.zeros(1)
+    for node, _ in view.rounding():
+        found = view.value(node.input[2]) if len(node.input) > 2 else np.zeros(1)
+        zero = None if found is None else found.astype(np.float32)
         if zero is None:
             yield node, "a zero point that is no constant"
         elif zero.any():
-            yield node, f"zero point {zero.reshape(-1)[zero.reshape(-1) != 0][0]}"
+            yield node, f"zero point {zero.reshape(-1)[zero.reshape(-1) != 0][0]:g}"
 
 
 def _scale(view: View) -> Found:
-    for node, _ in _rounding(view):
+    for node, _ in view.rounding():
         scale = view.value(node.input[1])
         if scale is None or scale.dtype != np.float32:
             yield node, "no constant" if scale is None else f"{scale.dtype}"
@@ -98,7 +96,7 @@ def _scale(view: View) -> Found:
 
 
 def _granularity(view: View, wanted: str) -> Found:
-    for node, role in _rounding(view):
+    for node, role in view.rounding():
         scale = view.value(node.input[1])
         if role != wanted or scale is None:
             continue
@@ -195,11 +193,18 @@ RULES: dict[str, tuple[str, Callable[[View], Found]]] = {
     "pool-once": ("A max-pool has a pair on one side at most: it commutes with rounding.", _pool),
     "float-output": ("What the graph gives back is float and not rounded.", _float_output),
 }
-OPSET_RULE = "opset"
+#: Of an INT8 graph alone: those of FP8 have rules in their place.
+_INT8_ALONE = ("int8-type", "scale", "per-channel-weights")
+FP8_RULES = {
+    **{rule: each for rule, each in RULES.items() if rule not in _INT8_ALONE},
+    **qdq_rules_fp8.RULES,
+}
+OPSET_RULE, FP8_OPSET_RULE = "opset", "fp8-opset"
 #: Every rule's id -> its line, for the command line and the page.
 EXPLANATIONS = {
     OPSET_RULE: f"The standard operators are of opset {OPSETS[0]} to {OPSETS[-1]}, the newest of TensorRT 8.6.",
-    **{rule: about for rule, (about, _) in RULES.items()},
+    FP8_OPSET_RULE: qdq_rules_fp8.ABOUT_OPSETS,
+    **{rule: about for rules in (RULES, FP8_RULES) for rule, (about, _) in rules.items()},
 }
 
 
@@ -207,10 +212,10 @@ def violations(model: onnx.ModelProto) -> list[Violation]:
     """Every rule that the graph breaks, by rule, then in the graph's order; empty for one that TensorRT takes."""
     view = view_of(model)
     found = []
-    opset = opset_of(model)
-    if opset not in OPSETS:
-        found.append(Violation(model.graph.name, OPSET_RULE, f"opset {opset}"))
-    for rule, (_, search) in RULES.items():
+    opset, fp8 = opset_of(model), qdq_rules_fp8.is_fp8(model)
+    if opset not in (qdq_rules_fp8.OPSETS if fp8 else OPSETS):
+        found.append(Violation(model.graph.name, FP8_OPSET_RULE if fp8 else OPSET_RULE, f"opset {opset}"))
+    for rule, (_, search) in (FP8_RULES if fp8 else RULES).items():
         found += [Violation(name_of(node), rule, detail) for node, detail in search(view)]
     return found
 
@@ -237,6 +242,8 @@ def check_graph(path: Path) -> GraphInfo:
         raise CalibrationError(f"{path}: not a graph of vggbench, or one that was cut short. {remedy}")
     layers = [node for node in model.graph.node if node.op_type in LAYERS and not node.name.startswith("block1.lrn")]
     rounded = {output for node in model.graph.node if node.op_type == DQ for output in node.output}
+    in_8_bits = tuple(node.name for node in layers if node.input[0] in rounded)
+    fp8 = qdq_rules_fp8.is_fp8(model)
     return GraphInfo(
         network=own["network"],
         form=own["form"],
@@ -245,7 +252,8 @@ def check_graph(path: Path) -> GraphInfo:
         weights=own["weights"],
         opset=opset_of(model),
         bytes=size,
-        int8_layers=tuple(node.name for node in layers if node.input[0] in rounded),
+        int8_layers=() if fp8 else in_8_bits,
+        fp8_layers=in_8_bits if fp8 else (),
         float_layers=tuple(node.name for node in layers if node.input[0] not in rounded),
         violations=tuple(violations(model)),
     )

@@ -35,6 +35,13 @@ class View:
         found = self.constants.get(tensor)
         return None if found is None else numpy_helper.to_array(found)
 
+    def rounding(self) -> Iterator[tuple[onnx.NodeProto, str]]:
+        """Nodes that round weights or input, with their role; a rounded bias has a rule of its own."""
+        for node in self.nodes(Q, DQ):
+            role = self.role(node)
+            if role != "bias":
+                yield node, role
+
     def role(self, node: onnx.NodeProto) -> str:
         """What a QuantizeLinear or DequantizeLinear rounds: "weights", "bias" or "input"."""
         output = node.output[0]

@@ -13,7 +13,7 @@ from vggbench.precisions import QUANTIZED
 from vggbench.ranges import Quantization
 from vggbench.sizes import Sizes
 
-#: The INT8 layout (ranges.LAYOUTS) that a backend runs best; "tensorrt" for all others.
+#: The INT8 layout (ranges.LAYOUTS) that a backend runs best; "tensorrt" for all others, and for FP8.
 BEST_LAYOUT = {"onnxruntime": "cpu"}
 
 
@@ -44,7 +44,7 @@ class Variant:
         if self.precision not in QUANTIZED:
             object.__setattr__(self, "quantization", None)
         elif self.quantization is not None and not self.quantization.layout:
-            layout = BEST_LAYOUT.get(self.backend, "tensorrt")
+            layout = BEST_LAYOUT.get(self.backend, "tensorrt") if self.precision == "int8" else "tensorrt"
             object.__setattr__(self, "quantization", dataclasses.replace(self.quantization, layout=layout))
 
     @property

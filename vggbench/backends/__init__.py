@@ -93,7 +93,7 @@ def choose(precision: str, device: str) -> Choice:
                 why = f"{row.backend} was chosen: the fastest backend here for {precision} ({how}){but}."
                 return Choice(row.backend, why)
             faster.append(f"{row.backend} ({why_not})")
-        reasons += faster
+        reasons += faster + table.simulated(precision, kind)
     raise BackendUnavailable(f"No backend runs {precision} on {device} here: {'; '.join(reasons) or 'none has it'}.")
 
 

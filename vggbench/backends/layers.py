@@ -105,7 +105,8 @@ def _onnxruntime(variant: Variant, device: str, threads: int | None) -> Iterator
     device = backends.resolve_device(device, ort.has_cuda())
     stored = variant.precision == "fp16" and device == "cpu"
     graph, taps = tapped(build_graph(variant, storage_only=stored), tensor_names(variant))
-    session = ort.inference_session(graph, device, threads, dense=variant.form == "dense")
+    dense, fp8 = variant.form == "dense", variant.precision == "fp8"
+    session = ort.inference_session(graph, device, threads, dense=dense, pairs_as_they_stand=fp8)
     names = [output.name for output in session.get_outputs()]
     yield _reading(variant, taps, lambda images: zip(names, session.run(names, {INPUT: images}), strict=True))
 

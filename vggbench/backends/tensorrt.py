@@ -1,7 +1,7 @@
 """TensorRT 8.6 to 11 on the first GPU: engines of the graphs of vggbench.graphs, run by vggbench.engines.
 
-FP32 with and without TF32, FP16 of an FP16-typed graph, INT8 of explicit Q/DQ pairs. An engine is built once for a
-GPU, graph and profile and kept in the cache; images of other sizes than its profile's are refused.
+FP32 with and without TF32, FP16 of an FP16-typed graph, INT8 and FP8 of explicit Q/DQ pairs. An engine is built once
+for a GPU, graph and profile and kept in the cache; images of other sizes than its profile's are refused.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from vggbench.engines.timing import Timer
 from vggbench.errors import BackendUnavailable, StorageError
 from vggbench.graphs import OUTPUT, export_onnx, graph_path
 from vggbench.modes import Mode
+from vggbench.qdq_fp8 import fp16_layers
 from vggbench.ranges import quantized_inputs
 from vggbench.variants import Variant
 
@@ -140,7 +141,11 @@ class TensorRtSession:
         names, how = list(quantized_inputs(architecture(self._variant.weights.network))), self._variant.quantization
         self._runner.reshape(self.profile.shapes()[1])
         found = layers.layers_of(trt, self._runner.engine, self._runner.context, names)
-        wanted = [name for name in names if how is None or name not in how.float_layers]
+        kept = how.float_layers if how is not None else ()
+        if self._variant.precision == "fp8":
+            kept = fp16_layers(self._variant)
+            self.info["fp16_layers"] = " ".join(kept)
+        wanted = [name for name in names if name not in kept]
         key, profile = str(self.info["engine_key"])[:12], str(self.info["profile"])
         self.info |= layers.described(found, wanted, self._variant.precision, key, profile)
         layers.warn(self.info, wanted, self._variant.precision)

@@ -7,6 +7,8 @@ from typing import Any
 
 #: Of a progress monitor: phase, steps done, steps in all.
 Steps = Callable[[str, int, int], None]
+#: On Ada; on Hopper they came with 10.2.
+_FP8_CONVOLUTIONS = (10, 3)
 
 
 def strongly_typed(trt: Any) -> bool:
@@ -29,8 +31,9 @@ def allow_precision(trt: Any, config: Any, precision: str) -> None:
 
 def why_not(trt: Any, precision: str) -> str | None:
     """None, or why this version has no such engine."""
-    if precision == "fp8" and not strongly_typed(trt):
-        return f"TensorRT {trt.__version__} has no fp8; 10 and later have"
+    version = str(trt.__version__)
+    if precision == "fp8" and tuple(int(part) for part in version.split(".")[:2]) < _FP8_CONVOLUTIONS:
+        return f"TensorRT {version} has no fp8 convolutions; 10.3 and later have"
     return None
 
 

@@ -80,6 +80,7 @@ def test_runs_killed_at_twenty_random_moments_end_in_the_records_of_an_undisturb
             killed += processes.wait()
             again = processes.run(cache, output)
             assert again["record"] == undisturbed
+            assert not list(cache.rglob("*.journal")), "what a killed run left was made a shard"
             resumed += 0 < again["cached"] < 3 * IMAGES
     assert killed >= 10
     assert resumed >= 3, "the kills hit no run in its middle"
@@ -110,4 +111,4 @@ def test_two_runs_at_once_in_one_cache_are_both_right(folder, tmp_path):
             assert not other.wait()
             assert [json.loads(output.read_text())["record"] for output in outputs] == [undisturbed] * 2
             assert one.run(cache, outputs[0])["cached"] == 3 * IMAGES
-            assert not list(cache.rglob("*.tmp"))
+            assert not [path for pattern in ("*.tmp", "*.journal") for path in cache.rglob(pattern)]

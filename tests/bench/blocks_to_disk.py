@@ -1,7 +1,7 @@
 """What a finished block costs until it is on the disk: PYTHONPATH=.:reference python tests/bench/blocks_to_disk.py
 
-2,000 blocks of 16 images of 1,000 classes, once with nothing between them (a network of no cost) and once at the pace of
-a small network, so that several shards are written; each with the journal and, in turn, without it.
+2,000 blocks of 16 images of 1,000 classes, once with nothing between them (a network of no cost) and once at the pace
+of a small network, so that several shards are written; each with the journal and, in turn, without it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vggbench.protocols import Pass
 from vggbench.variants import Variant
 
 BLOCKS, IMAGES, CLASSES, ROUNDS = 2000, 16, 1000, 3
-VARIANT = Variant(random_weights("A", 0, width=1 / 64, hidden_width=1 / 256, num_classes=7, crop_size=32), "crop", "fake")
+VARIANT = Variant(random_weights("A", width=1 / 64, hidden_width=1 / 256, num_classes=7, crop_size=32), "crop", "fake")
 SESSION = {**describe(VARIANT, "cpu", 2), "device": "cpu"}
 JOURNALS = {"journal": Journal.append, "no journal": lambda self, name, stored: self.blocks.update({name: stored})}
 
@@ -58,7 +58,7 @@ def main() -> None:
                 with tempfile.TemporaryDirectory(dir=given.folder) as folder:
                     taken = seconds(Path(folder) / "pass", pause_seconds)
                 print(
-                    f"pause {pause_seconds * 1e3:.0f} ms, {name:10}: {sum(taken) / BLOCKS * 1e6:4.0f} us a block over all; "
+                    f"pause {pause_seconds * 1e3:.0f} ms, {name:10}: {sum(taken) / BLOCKS * 1e6:4.0f} us a block; "
                     f"median {statistics.median(taken) * 1e6:.0f} us, 99 of 100 under "
                     f"{statistics.quantiles(taken, n=100)[-1] * 1e6:.0f} us, longest {max(taken) * 1e3:.0f} ms"
                 )

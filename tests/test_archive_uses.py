@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vgg_reference.weights import random_weights
-from vggbench import runs_estimate, runs_inputs
+from vggbench import runs_estimate, runs_thumbnails
 from vggbench.errors import DataError
 from vggbench.images.folder import open_folder
 from vggbench.measure.batches import Views
@@ -56,7 +56,7 @@ def test_training_reads_the_same_pictures(pair):
 def test_pictures_of_the_page_and_shapes_of_the_plan_are_the_same(pair):
     cases = [{"id": image.id, "posterior": 0.5} for image in pair[0].images[:3]]
     record = SimpleNamespace(hardest=cases, numerics=None)
-    one, two = (runs_inputs.thumbnails(dataset, [record], Choices()) for dataset in pair)
+    one, two = (runs_thumbnails.thumbnails(dataset, [record], Choices()) for dataset in pair)
     assert len(one) == 3
     assert one == two
     shapes = [runs_estimate.typical_aspect(dataset) for dataset in pair]

@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 
 from vgg_reference.architectures import architecture, count_macs, dense_macs
-from vgg_reference.weights import Weights, random_weights
-from vggbench import paper
+from vgg_reference.weights import Source, Weights, random_weights
+from vggbench import paper, paper_models
 from vggbench.errors import UsageError
 from vggbench.plan import COSTLY_IMAGES, Plan, choose_claims, crop_equivalents, plan, single
-from vggbench.protocols import Choices, protocol
+from vggbench.protocols import Choices, Pass, protocol
 
 ENTRIES = sorted({(entry.network, entry.train_scale) for claim in paper.claims() for entry in claim.entries})
 
@@ -112,3 +112,78 @@ def test_a_dense_pass_costs_its_multiply_accumulates_over_those_of_a_crop():
     network = architecture("D")
     expected = 3 * 2 * dense_macs(network, 256, 320, True) / count_macs(network)
     assert crop_equivalents(made.networks[0], Choices(), aspect=1.25) == pytest.approx(expected)
+
+
+CENTER = Pass("crop", 256, "center", False)
+
+
+def published(name: str, train_scale: str = "[256;512]") -> dict[tuple[str, str], Weights]:
+    """Small weights that came from a published file, by its digest."""
+    model = paper_models.by_name(name)
+    digests = {"sha1": "", "sha256": "", "md5": "", model.digest_kind: model.digest}
+    source = Source(file=model.file, format="", bytes=0, by="", done="", **digests)
+    weights = small(model.network, train_scale)
+    return {(model.network, train_scale): dataclasses.replace(weights, name=name, status=model.status, source=source)}
+
+
+AUTHORS = published("VGG_ILSVRC_16_layers") | published("VGG_ILSVRC_19_layers")
+
+
+def others_of(made: Plan) -> list[tuple[str, tuple[Pass, ...], str | None]]:
+    return [
+        (row.parts[0].weights.network, row.parts[0].protocol.passes, row.resize_filter)
+        for row in made.rows
+        if row.claim is None
+    ]
+
+
+def test_the_authors_files_get_one_center_crop_each_however_many_figures_it_stands_beside():
+    made = plan(choose_claims(), AUTHORS, 50, None, "center")
+    assert others_of(made) == [("D", (CENTER,), None), ("E", (CENTER,), None)]
+    # In the same run as the other passes of the network, so that an image is decoded once.
+    assert [len(network.batches) for network in made.networks] == [1, 1]
+    assert all((CENTER, 50) in network.passes for network in made.networks)
+
+
+def test_a_center_crop_costs_one_crop_an_image_more():
+    without, with_it = (plan(choose_claims(), AUTHORS, 50, None, which) for which in ("none", "center"))
+    more = [
+        crop_equivalents(b, Choices()) - crop_equivalents(a, Choices())
+        for a, b in zip(without.networks, with_it.networks, strict=True)
+    ]
+    assert more == pytest.approx([50, 50])
+
+
+def test_ports_are_known_by_their_digest_and_other_files_have_no_figures():
+    assert others_of(plan((), published("keras/vgg19"), 9, None, "only")) == [("E", (CENTER,), None)]
+    assert others_of(plan(choose_claims(), family(("D", "[256;512]")), 9, None, "all")) == []
+
+
+def test_files_stated_to_be_the_authors_count_as_theirs():
+    stated = dataclasses.replace(small("E", "[256;512]"), status="authors")
+    assert others_of(plan((), {("E", "[256;512]"): stated}, 9, None, "only")) == [("E", (CENTER,), None)]
+
+
+def test_all_figures_bring_ten_crops_and_the_dense_ones_that_no_row_of_the_paper_measures():
+    ten = Pass("crop", 256, "corners", True)
+    three = {Pass("dense", scale, "whole", True) for scale in (256, 384, 512)}
+    found = [set(passes) for network, passes, _ in others_of(plan((), AUTHORS, 9, None, "all")) if network == "D"]
+    assert sorted(map(len, found)) == [1, 1, 1, 3]
+    assert [{CENTER} in found, {ten} in found, three in found] == [True, True, True]
+    # The weights are of another crop size here, so the paper's rows are at other scales: with 224 they are the same.
+    full = {key: dataclasses.replace(weights, crop_size=224) for key, weights in AUTHORS.items()}
+    found = [
+        set(passes) for network, passes, _ in others_of(plan(choose_claims(), full, 9, None, "all")) if network == "D"
+    ]
+    assert found == [{CENTER}, {ten}] or found == [{ten}, {CENTER}]
+
+
+def test_a_figure_with_its_own_filter_is_measured_with_it_and_the_networks_rows_are_not():
+    made = plan(choose_claims(), published("vgg16"), 9, None, "center")
+    assert others_of(made) == [("D", (CENTER,), "bilinear")]
+    rows, figure = made.networks
+    assert (rows.choices(Choices()), figure.choices(Choices()).resize_filter) == (Choices(), "bilinear")
+    assert figure.passes == ((CENTER, 9),)
+    made = plan(choose_claims(), published("vgg16"), 9, None, "center", Choices(resize_filter="bilinear"))
+    assert others_of(made) == [("D", (CENTER,), None)]
+    assert len(made.networks) == 1

@@ -6,8 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vggbench import paper
 from vggbench.cli_common import note, print_json, say
 
+#: Rows of one verdict that are named; of more, their number is.
+LISTED = 4
 _WORDS = {
     "read": "files read, digests checked",
     "decode": "bytes to pixels",
@@ -25,33 +28,107 @@ def show_estimate(estimate: Any, json: bool) -> None:
     if json:
         print_json(dataclasses.asdict(estimate))
         return
-    say(f"{estimate.data}: {estimate.images:,} images; {estimate.rows} rows")
+    total = "" if estimate.of_images == estimate.images else f" of {estimate.of_images:,}"
+    say(f"{estimate.data}: {estimate.images:,}{total} images; {estimate.layout}")
+    others = f" and {estimate.other_rows} beside them (section 4.1, --anchors)" if estimate.other_rows else ""
+    say(f"{_counted(estimate.rows, 'row')} of the paper{others}, from these passes, each run once:")
     for line in estimate.networks:
-        passes = ", ".join(f"{count} x {name}" for name, count in line["passes"].items())
-        say(f"  {line['network']:9} S = {line['train_scale'] or 'unknown':10} {line['precision']:5} {passes}")
-        say(f"  {'':30} {line['crop_equivalents']:,.0f} crop-equivalents, about {duration(line['seconds'])}")
+        _show_network(line)
     say(
-        f"In all {estimate.crop_equivalents:,.0f} crop-equivalents, {estimate.views_to_compute:,} of "
-        f"{estimate.views:,} views are not in the cache yet: about {duration(estimate.seconds)} "
-        f"({estimate.speed})"
+        f"In all {estimate.crop_equivalents:,.0f} crop-equivalents, each the work of its network on one crop; "
+        f"{estimate.views_to_compute:,} of {estimate.views:,} views are not in the cache yet."
     )
     each = estimate.preparing["decode_seconds_an_image"]
+    say(f"Time: about {duration(estimate.seconds)}, at {estimate.speed}.")
     say(
-        f"{estimate.limits.capitalize()} limits: {duration(estimate.network_seconds)} of the network, "
-        f"{duration(estimate.preparing_seconds)} of preparing on {estimate.workers} threads "
-        f"({1000 * each:.1f} ms an image to decode)."
+        f"  {estimate.limits} limits: {duration(estimate.network_seconds)} of the network beside "
+        f"{duration(estimate.preparing_seconds)} of preparing images on {_counted(estimate.workers, 'thread')} "
+        f"({1000 * each:.1f} ms an image to decode)"
     )
-    say(f"Posteriors in the cache: {estimate.disk_bytes / 1e6:,.0f} MB. To be downloaded: nothing.")
+    parts = ", ".join(f"{megabytes(size)} of {kind}" for kind, size in estimate.disk.items())
+    say(
+        f"Disk: up to {megabytes(estimate.disk_bytes)} in the cache ({parts}), with what is there already; "
+        f"{megabytes(estimate.free_bytes)} are free."
+    )
     for name, size in estimate.downloads.items():
-        say(f"  not given, and public: weights of {name}, {size / 1e6:,.0f} MB (vggbench weights fetch)")
+        say(f"To be downloaded first: {name}, {megabytes(size)}: vggbench weights fetch {name}")
+    if not estimate.downloads:
+        say("To be downloaded: nothing.")
+    for name, size in estimate.public.items():
+        say(f"  not given, and public: weights of {name}, {megabytes(size)}: vggbench weights fetch {name[0]}")
+    if estimate.no_verdict:
+        say(f"No row of the paper will get a verdict: {'; '.join(estimate.no_verdict)}.")
     show_missing(estimate.missing)
 
 
+def _show_network(line: dict[str, Any]) -> None:
+    """One network: what it runs on how many images, and what that takes."""
+    scale = line["train_scale"] or f"{line['taken_for']} (not said)"
+    resized = "" if line["resize_filter"] is None else f", resized {line['resize_filter']}"
+    say(f"  {line['network']}, S = {scale}, {line['precision']}{resized}: {line['weights']}")
+    images: dict[int, list[str]] = {}
+    for name, count in line["passes"].items():
+        images.setdefault(count, []).append(name)
+    for count, names in images.items():
+        say(f"    {count:,} images: {', '.join(_grouped(names))}")
+    say(f"    {line['crop_equivalents']:,.0f} crop-equivalents, about {duration(line['seconds'])}")
+
+
+def _grouped(names: Sequence[str]) -> list[str]:
+    """ "dense at 384", "dense at 256" -> "dense at 256, 384"."""
+    scales: dict[str, list[int]] = {}
+    for name in names:
+        what, _, scale = name.rpartition(" at ")
+        scales.setdefault(what, []).append(int(scale))
+    return [f"{what} at {', '.join(map(str, sorted(found)))}" for what, found in scales.items()]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def megabytes(size: float) -> str:
+    """ "96 MB", "2.3 GB"."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
+
+
 def show_missing(missing: Sequence[str]) -> None:
-    if missing:
+    if not missing:
+        return
+    public = {f"{network} trained at S = {paper.PUBLIC_TRAIN_SCALE}" for network in paper.PUBLIC_NETWORKS}
+    given, nobody = (", ".join(name for name in missing if (name in public) is known) for known in (True, False))
+    if given:
+        note(f"No weights for {given}: their rows are not measured. Give them by --weights NETWORK=FILE.")
+    if nobody:
         note(
-            f"No weights for {', '.join(missing)}: their rows are not measured. Give them by --weights NETWORK:S=FILE."
+            f"No weights for {nobody}, and nobody published any: their rows are not measured. vggbench train makes "
+            "them; give them by --weights NETWORK:S=FILE."
         )
+
+
+def show_verdicts(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Of summary_of()'s rows: what is said of the paper's and of other people's figures, equal ones on one line. Of the
+    sample set nothing: its networks can neither confirm nor contradict anybody's figure."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows if any(row["data"] != "sample" for row in rows) else ():
+        for who, judged in ((row["label"], row["verdict"]), *((_published(each), each) for each in row["anchors"])):
+            if judged is not None:
+                found.setdefault((judged["kind"], judged["reason"], judged["likely"]), []).append(who)
+    if found:
+        say("")
+    for (kind, reason, likely), names in found.items():
+        listed = "; ".join(names) if len(names) <= LISTED else f"{len(names)} rows"
+        say(f"{kind}: {listed}: {reason}{f'. Likely: {likely}' if likely else ''}")
+
+
+def published_errors(beside: Mapping[str, Any]) -> str:
+    """Someone's errors in percent, of a row of summary_of()'s anchors."""
+    found = (("top-1", beside["top1_error_percent"]), ("top-5", beside["top5_error_percent"]))
+    return ", ".join(f"{name} {error} %" for name, error in found if error is not None)
+
+
+def _published(beside: Mapping[str, Any]) -> str:
+    return f"{beside['who']}, {published_errors(beside)}"
 
 
 def duration(seconds: float) -> str:

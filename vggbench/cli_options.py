@@ -26,13 +26,14 @@ def _known(name: str) -> Callable[[], list[str]]:
     """Values for shell completion, imported only then."""
 
     def values() -> list[str]:
-        from vggbench import protocols
+        from vggbench import plan, protocols
 
         tables = {
             "protocol": list(protocols.PROTOCOLS),
             "backend": ["auto", *precisions.BACKENDS],
             "precision": list(precisions.PRECISIONS),
             "device": ["auto", *precisions.DEVICES],
+            "anchors": list(plan.ANCHORS),
             **{key: list(accepted) for key, accepted in protocols.CHOICES.items()},
         }
         return tables[name]
@@ -91,6 +92,15 @@ Calibrations = Annotated[
         help="Ranges of a network for int8, repeatable; NETWORK:S=FILE names the training scale too.",
         metavar="NETWORK=FILE",
         rich_help_panel=_HOW,
+    ),
+]
+Anchors = Annotated[
+    str | None,
+    typer.Option(
+        help="Rows beside other people's figures for these files, on ImageNet: center (one center crop), all (ten "
+        "crops and dense too), only (center, and no row of the paper), none (default: center; none with --table).",
+        autocompletion=_known("anchors"),
+        metavar="WHICH",
     ),
 ]
 _DEVICE_HELP = f"auto, {' or '.join(precisions.DEVICES)}."
@@ -160,7 +170,12 @@ PoolRounding = Annotated[
 GridExtent = Annotated[str | None, _choice("grid_extent", "The 5x5 grid spans: whole image or its central square.")]
 GridRounding = Annotated[str | None, _choice("grid_rounding", "Crop offsets: round or floor.")]
 ResizeFilter = Annotated[
-    str | None, _choice("resize_filter", "Antialiased: bicubic, bilinear, lanczos, hamming or box.")
+    str | None,
+    _choice(
+        "resize_filter",
+        "Antialiased: bicubic, bilinear, lanczos, hamming or box by Pillow; torch-bicubic or torch-bilinear, which are "
+        "faster and at most one step of 255 off.",
+    ),
 ]
 SideRounding = Annotated[str | None, _choice("side_rounding", "Longer side after rescaling: round or floor.")]
 Exif = Annotated[str | None, _choice("exif", "Orientation tags: ignore (as the paper's tools did) or apply.")]

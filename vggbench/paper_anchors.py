@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,22 @@ def of_model(model: Published) -> tuple[Anchor, ...]:
 def of_lineage(lineage: str, network: str) -> tuple[Anchor, ...]:
     """The figures of these weights."""
     return tuple(anchor for anchor in anchors() if (anchor.lineage, anchor.network) == (lineage, network))
+
+
+def lineage(network: str, status: str, digests: Mapping[str, str]) -> tuple[str, str] | None:
+    """Whose weights these are, and of which network: by their file's digests, or as stated; None if unknown."""
+    model = paper_models.identify(digests)
+    if model is not None and model.network == network:
+        return (model.lineage if model.lineage == "authors" else model.name, network)
+    return ("authors", network) if status == "authors" else None
+
+
+def protocol_of(views: Views) -> tuple[str, tuple[int, ...]]:
+    """What a figure's views are called on the command line, and their scales in pixels."""
+    scales = tuple(sorted(scale for _, scale, _, _ in views))
+    grids = {grid for _, _, grid, _ in views}
+    name = "center" if "center" in grids else "ten-crop" if "corners" in grids else "dense"
+    return ("multi-scale" if len(scales) > 1 else name, scales)
 
 
 @functools.cache

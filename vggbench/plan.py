@@ -7,11 +7,11 @@ needs most of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vgg_reference.architectures import architecture, count_macs, dense_macs
 from vgg_reference.weights import Weights
-from vggbench import paper
+from vggbench import paper, paper_anchors
 from vggbench.errors import UsageError
 from vggbench.paper import Claim, Entry
 from vggbench.protocols import Choices, Pass, Protocol, default_scales, protocol, protocol_for
@@ -21,6 +21,14 @@ COSTLY_IMAGES = 600
 
 #: (network, training scale S as the paper prints it) -> weights.
 Available = Mapping[tuple[str, str], Weights]
+
+#: Which of other people's figures of the same files get a row, their views measured as they say.
+ANCHORS = {
+    "center": "those of one center crop",
+    "all": "every one whose views can be had: ten crops and dense ones too",
+    "only": "those of one center crop, and no row of the paper",
+    "none": "none",
+}
 
 #: Section 4.1 compares B with its shallow form on center crops, in a sentence and not in a table.
 CENTER_CROP = (Entry("B", "256", (256,)), Entry("shallow-B", "256", (256,)))
@@ -36,11 +44,19 @@ class Part:
 
 @dataclass(frozen=True)
 class Row:
-    """One number to be measured over the first ``images`` images; several parts are fused. claim: its id, or None."""
+    """One number to be measured over the first ``images`` images; several parts are fused. claim: its id, or None.
+
+    resize_filter: of a figure that names another than the run's; None for the run's.
+    """
 
     claim: str | None
     parts: tuple[Part, ...]
     images: int
+    resize_filter: str | None = None
+
+    def choices(self, choices: Choices) -> Choices:
+        """The run's, with the row's own filter."""
+        return replace(choices, resize_filter=self.resize_filter or choices.resize_filter)
 
 
 @dataclass(frozen=True)
@@ -48,13 +64,18 @@ class NetworkPlan:
     """One network's work: passes with the number of images each must cover, and the claims that they serve.
 
     batches: the same work as runs over the first so many images, most images first; each holds all passes that the rows
-    over so many images need.
+    over so many images need. resize_filter: as of its rows; a network whose rows differ in it stands twice.
     """
 
     weights: Weights
     passes: tuple[tuple[Pass, int], ...]
     claims: tuple[str, ...]
     batches: tuple[tuple[int, tuple[Pass, ...]], ...]
+    resize_filter: str | None = None
+
+    def choices(self, choices: Choices) -> Choices:
+        """The run's, with the rows' own filter."""
+        return replace(choices, resize_filter=self.resize_filter or choices.resize_filter)
 
 
 @dataclass(frozen=True)
@@ -75,10 +96,18 @@ def choose_claims(tables: Sequence[int] | None = None) -> tuple[Claim, ...]:
     return tuple(claim for claim in paper.claims() if not tables or claim.table in tables)
 
 
-def plan(claims: Sequence[Claim], available: Available, images: int, costly_images: int | None = COSTLY_IMAGES) -> Plan:
+def plan(
+    claims: Sequence[Claim],
+    available: Available,
+    images: int,
+    costly_images: int | None = COSTLY_IMAGES,
+    anchors: str = "none",
+    choices: Choices | None = None,
+) -> Plan:
     """Rows for all claims whose networks are there, over ``images`` images.
 
-    costly_images: at most so many for rows with multi-crop testing; None takes all.
+    costly_images: at most so many for rows with multi-crop testing; None takes all. anchors: a name of ANCHORS, for
+    images that other people's figures are of; each set of views once. choices: the run's, None for the default ones.
     """
     rows, missing = [], []
     for claim in claims:
@@ -91,6 +120,7 @@ def plan(claims: Sequence[Claim], available: Available, images: int, costly_imag
             rows.append(Row(claim.id, parts, count))
     if any(claim.table == 3 for claim in claims):
         rows += _center_rows(available, images)
+    rows += _anchor_rows(available, images, anchors, choices or Choices(), rows)
     return Plan(tuple(rows), _networks(rows), tuple(dict.fromkeys(missing)))
 
 
@@ -138,12 +168,36 @@ def _center_rows(available: Available, images: int) -> list[Row]:
     return rows
 
 
+def _anchor_rows(available: Available, images: int, which: str, choices: Choices, others: Sequence[Row]) -> list[Row]:
+    """What the figures of these weights need beside the other rows."""
+    rows = list(others)
+    for weights in available.values() if which != "none" else ():
+        source = weights.source
+        digests = {"sha1": source.sha1, "sha256": source.sha256, "md5": source.md5} if source else {}
+        known = paper_anchors.lineage(weights.network, weights.status, digests)
+        for anchor in paper_anchors.of_lineage(*known) if known else ():
+            if anchor.views is None or (which != "all" and anchor.views != paper_anchors.CENTER):
+                continue
+            part = Part(weights, protocol(*paper_anchors.protocol_of(anchor.views)))
+            named = anchor.resize_filter if anchor.resize_filter != choices.resize_filter else None
+            if not any(row.resize_filter == named and _same(row, part, images) for row in rows):
+                rows.append(Row(None, (part,), images, named))
+    return rows[len(others) :]
+
+
+def _same(row: Row, part: Part, images: int) -> bool:
+    """Whether a row measures this part alone, on as many images."""
+    first = row.parts[0]
+    alone = len(row.parts) == 1 and first.weights.digest == part.weights.digest and row.images == images
+    return alone and set(first.protocol.passes) == set(part.protocol.passes)
+
+
 def _networks(rows: Sequence[Row]) -> tuple[NetworkPlan, ...]:
     """Each network's passes once, on the images of the row that needs most; networks in order of first use."""
-    parts: dict[str, list[tuple[Row, Part]]] = {}
+    parts: dict[tuple[str, str | None], list[tuple[Row, Part]]] = {}
     for row in rows:
         for part in row.parts:
-            parts.setdefault(part.weights.digest, []).append((row, part))
+            parts.setdefault((part.weights.digest, row.resize_filter), []).append((row, part))
     return tuple(_network(found) for found in parts.values())
 
 
@@ -159,4 +213,5 @@ def _network(parts: Sequence[tuple[Row, Part]]) -> NetworkPlan:
         passes=tuple(most.items()),
         claims=tuple(dict.fromkeys(row.claim for row, _ in parts if row.claim)),
         batches=tuple((images, tuple(batches[images])) for images in sorted(batches, reverse=True)),
+        resize_filter=parts[0][0].resize_filter,
     )

@@ -154,7 +154,7 @@ def label(key: str) -> str:
     technique = ""
     if place in ("table5", "table6"):
         names, technique = names.rsplit("/", 1)
-    where = f"Table {place[5:]}" if place.startswith("table") else f"{place} crop"
+    where = f"Table {place[5:]}" if place.startswith("table") else {"center": "center crop"}.get(place, place)
     return f"{names}{' ' + technique.replace('-and-', ' & ') if technique else ''} ({where})"
 
 

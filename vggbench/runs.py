@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vggbench import environment, paper, plan, runs_inputs, runs_precision, runs_speed
+from vggbench import environment, paper, plan, runs_inputs, runs_precision, runs_speed, runs_thumbnails
 from vggbench import report as pages
 from vggbench.distributed import ALONE, Group
 from vggbench.findings import Finding, judge
@@ -30,8 +30,8 @@ from vggbench.results import Record, write_output, write_records
 from vggbench.runs_inputs import Request, Setting
 from vggbench.runs_precision import Quantizations
 
-#: (weights digest, number of first images) -> what ran.
-Results = Mapping[tuple[str, int], PassResults]
+#: (weights digest, its rows' own resize filter, number of first images) -> what ran.
+Results = Mapping[tuple[str, str | None, int], PassResults]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def reproduce(request: Request, out: Path, progress: Report = silent, group: Gro
         started=started,
         elapsed_seconds=time.monotonic() - clock,
         dataset={**context.dataset, "classes": list(dataset.classes)},
-        thumbnails=runs_inputs.thumbnails(dataset, records, request.setting.choices),
+        thumbnails=runs_thumbnails.thumbnails(dataset, records, request.setting.choices),
         notes=runs_inputs.notes(request, dataset, work),
         full=len({row.images for row in work.rows}) == 1,
     )
@@ -117,7 +117,7 @@ def run_networks(
     decoded = DecodedImages() if several else DecodedImages(0)
     total = sum(plan.crop_equivalents(network, setting.choices) for network in work.networks)
     done = 0.0
-    results: dict[tuple[str, int], PassResults] = {}
+    results: dict[tuple[str, str | None, int], PassResults] = {}
     for number, network in enumerate(work.networks, start=1):
         name = f"{network.weights.network} {network.weights.train_scale or ''}".strip() + f" {setting.precision}"
         cost = plan.crop_equivalents(network, setting.choices)
@@ -132,7 +132,7 @@ def run_networks(
                 backend=setting.backend,
                 precision=setting.precision,
                 quantization=quantizations.get(network.weights.digest),
-                choices=setting.choices,
+                choices=network.choices(setting.choices),
                 device=setting.device,
                 threads=setting.threads,
                 on_bad=setting.on_bad,
@@ -142,7 +142,7 @@ def run_networks(
                 sizes=setting.sizes,
             )
             if found is not None:
-                results[network.weights.digest, images] = found
+                results[network.weights.digest, network.resize_filter, images] = found
             done += share
             progress("Running the networks", done, total, name)
     return results
@@ -162,12 +162,12 @@ def records_of(dataset: Dataset, work: plan.Plan, results: Results, setting: Set
     here = environment.environment()
     records = []
     for row in work.rows:
-        parts = [(results[part.weights.digest, row.images], part.protocol) for part in row.parts]
+        parts = [(results[part.weights.digest, row.resize_filter, row.images], part.protocol) for part in row.parts]
         records.append(
             accuracy_record(
                 dataset.first(row.images),
                 parts,
-                choices=setting.choices,
+                choices=row.choices(setting.choices),
                 environment=here,
                 claim=row.claim,
                 fingerprint_full=dataset.fingerprint,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 from PIL import Image
 
-from vggbench import plan, runs_inputs, runs_parts, runs_precision
+from vgg_reference.weights import Weights, random_weights
+from vggbench import paper, plan, runs_inputs, runs_parts, runs_precision
 from vggbench.images import Dataset
 from vggbench.measure.accuracy import missing_views
 from vggbench.measure.pipeline import default_workers
@@ -17,6 +18,7 @@ from vggbench.measure.shards import resolve
 from vggbench.precisions import QUANTIZED
 from vggbench.progress import Report, silent
 from vggbench.protocols import Pass
+from vggbench.report.rows import IMAGENET_IMAGES
 from vggbench.runs_inputs import Request, Setting
 
 #: Images whose headers give the typical shape.
@@ -27,13 +29,20 @@ SHAPES = 100
 class Estimate:
     """networks: one flat dict each. views_to_compute: those that the cache does not hold.
 
+    images, of_images: of the row with most, and all there are. rows: of the paper; other_rows: beside none of its rows,
+    as the center crops that other people's figures need. no_verdict: why the paper's rows will get none.
     seconds: of the slower of network and preparing, network by network; limits: which it is, over all. preparing:
-    seconds an image on one thread. disk_bytes: of all posteriors. downloads: of missing networks with public weights.
+    seconds an image on one thread. disk_bytes: in the cache when all has run, at most, and what of it; free_bytes: on
+    its disk. downloads: published models named and not here; public: missing networks that are published -> bytes.
     """
 
     data: str
+    layout: str
     images: int
+    of_images: int
     rows: int
+    other_rows: int
+    no_verdict: tuple[str, ...]
     networks: list[dict[str, Any]]
     crop_equivalents: float
     views: int
@@ -46,20 +55,26 @@ class Estimate:
     workers: int
     limits: str
     preparing: dict[str, Any]
+    disk: dict[str, int]
     disk_bytes: int
+    free_bytes: int
     downloads: dict[str, int]
+    public: dict[str, int]
 
 
 def estimate(request: Request, progress: Report = silent, crops_per_second: float | None = None) -> Estimate:
     """Plans the run and times short trials of its first network and of preparing images; the other networks, at every
     precision, are taken to be as fast per multiply-accumulate. What the cache holds of int8 is not counted: that would
     need its ranges. crops_per_second: of the first network, instead of the trial. Raises any VggbenchError."""
+    request = replace(request, only_planned=True)
     dataset = runs_inputs.dataset_of(request, progress)
     work = runs_inputs.plan_of(request, dataset)
     aspect = typical_aspect(dataset)
     first = work.networks[0].weights
     if crops_per_second is None:
-        macs_per_second = runs_parts.macs_per_second(first, request.setting)
+        # Of a stand-in only the shapes are true, and any random network has those: its graph is kept for the next.
+        tried = first if first.path else random_weights(first.network, batch_norm=first.batch_norm, **first.size)  # type: ignore[arg-type]
+        macs_per_second = runs_parts.macs_per_second(tried, request.setting)
         speed = f"{macs_per_second / 1e9:.0f} billion multiply-accumulates/s in a trial of {first.network}"
     else:
         macs_per_second = crops_per_second * plan.crop_macs(first)
@@ -68,18 +83,24 @@ def estimate(request: Request, progress: Report = silent, crops_per_second: floa
     choices, decoder = request.setting.choices, request.setting.decoder
     prepared = runs_parts.preparing(dataset, steps, first.crop_size, choices, decoder)
     workers = default_workers(resolve(request.setting.backend, request.setting.device))
-    lines = [
-        _line(network, dataset, each.setting, aspect, macs_per_second, prepared, workers)
+    jobs = [
+        (network, each.setting)
         for each in (request, *runs_precision.others(request))
         for network in (work if each is request else runs_inputs.plan_of(each, dataset)).networks
     ]
+    lines = [_line(network, dataset, setting, aspect, macs_per_second, prepared, workers) for network, setting in jobs]
+    disk = runs_parts.kept_bytes(jobs)
     network_seconds, preparing_seconds = (
         sum(line[key] for line in lines) for key in ("network_seconds", "preparing_seconds")
     )
     return Estimate(
         data=f"{dataset.name} ({dataset.split})",
+        layout=dataset.layout,
         images=max(row.images for row in work.rows),
-        rows=len(work.rows),
+        of_images=dataset.total,
+        rows=sum(row.claim is not None for row in work.rows),
+        other_rows=sum(row.claim is None for row in work.rows),
+        no_verdict=() if request.on_sample else _no_verdict(dataset, work),
         networks=lines,
         crop_equivalents=sum(line["crop_equivalents"] for line in lines),
         views=sum(line["views"] for line in lines),
@@ -92,9 +113,34 @@ def estimate(request: Request, progress: Report = silent, crops_per_second: floa
         workers=workers,
         limits="the network" if network_seconds >= preparing_seconds else "decoding and rescaling",
         preparing=runs_parts.as_line(prepared),
-        disk_bytes=sum(line["disk_bytes"] for line in lines),
-        downloads=runs_parts.downloads(work.missing),
+        disk=disk,
+        disk_bytes=sum(disk.values()),
+        free_bytes=runs_parts.free_bytes(),
+        downloads={
+            each.weights.name: runs_parts.tensor_bytes(each.weights) for each in work.networks if _to_come(each.weights)
+        },
+        public=runs_parts.downloads(work.missing),
     )
+
+
+def _to_come(weights: Weights) -> bool:
+    """Whether these are a stand-in of a published model that was not fetched."""
+    return weights.path is None and weights.source is not None
+
+
+def _no_verdict(dataset: Dataset, work: plan.Plan) -> tuple[str, ...]:
+    """What keeps every row of the paper from a verdict, as far as it can be known before."""
+    rows = [row for row in work.rows if row.claim is not None]
+    found = []
+    if not runs_inputs.on_imagenet(dataset):
+        found.append(f"images of {dataset.name}, not the ILSVRC-2012 validation set")
+    elif rows and (images := max(row.images for row in rows)) != IMAGENET_IMAGES:
+        found.append(f"{images:,} of the {IMAGENET_IMAGES:,} validation images")
+    strange = [[part.weights.network for part in row.parts if part.weights.status != "authors"] for row in rows]
+    if all(strange):
+        names = ", ".join(dict.fromkeys(name for each in strange for name in each))
+        found.append(f"weights of {names} not known to be the authors' (--authors-weights states it)")
+    return tuple(found) if rows else ()
 
 
 def typical_aspect(dataset: Dataset) -> float:
@@ -130,7 +176,7 @@ def _line(
             steps,
             backend=setting.backend,
             precision=setting.precision,
-            choices=setting.choices,
+            choices=network.choices(setting.choices),
             device=setting.device,
             sizes=setting.sizes,
         )
@@ -145,8 +191,10 @@ def _line(
         "network": weights.network,
         "precision": setting.precision,
         "train_scale": weights.train_scale,
+        "taken_for": weights.train_scale or paper.PUBLIC_TRAIN_SCALE,
         "weights": weights.name,
-        "passes": {f"{step.form} at {step.scale}": images for step, images in network.passes},
+        "resize_filter": network.resize_filter,
+        "passes": {runs_parts.pass_name(step): images for step, images in network.passes},
         "claims": list(network.claims),
         "crop_equivalents": plan.crop_equivalents(network, setting.choices, aspect),
         "views": sum(images * step.views for step, images in network.passes),

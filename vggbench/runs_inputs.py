@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,18 +10,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from vgg_reference.architectures import ARCHITECTURES, UnknownArchitecture
 from vgg_reference.weights import PREPROCESSING, BadWeights, Weights, read_weights
 from vggbench import backends, cache, paper, plan
 from vggbench import weights as known_weights
 from vggbench.errors import StorageError, UsageError, WeightsError
 from vggbench.images import Dataset, open_dataset
-from vggbench.images.decode import BadImage, decode, decoder_name
+from vggbench.images.decode import decoder_name
 from vggbench.measure.accuracy import ON_BAD
 from vggbench.progress import Report
 from vggbench.protocols import PROTOCOLS, Choices
+from vggbench.report.rows import is_imagenet
 from vggbench.results import Record, read_records
 from vggbench.sizes import Sizes
 
@@ -31,8 +29,6 @@ SAMPLE = "sample"
 SAMPLE_SIZE: Mapping[str, float | int] = {"width": 1 / 8, "hidden_width": 1 / 16, "crop_size": 64}
 #: No digest of the authors' tensors is published apart from their container, so only the user can say whose they are.
 AUTHORS_AS_STATED = "the authors' public model, as stated by who ran this"
-#: Cards on the page, and the longer side of their pictures in pixels.
-THUMBNAILS, FLIPPED, THUMBNAIL_PIXELS = 40, 24, 160
 
 
 @dataclass(frozen=True)
@@ -59,9 +55,10 @@ class Request:
 
     authors: the user states that the files are the authors' public models; without that no row gets a verdict.
     images: only the first so many; tables, train_scales: only these; full: all images for the costly rows of the sample
-    set too. speed: time the networks at each precision, where there are several. others: further precisions beside the
-    first; left_out: those that cannot run here, a sentence each. calibrations: (network, training scale or None) ->
-    file of ranges, for int8.
+    set too. anchors: a name of plan.ANCHORS; None takes "center", beside chosen tables "none". speed: time the networks
+    at each precision, where there are several. others: further precisions beside the first; left_out: those that cannot
+    run here, a sentence each. calibrations: (network, training scale or None) -> file of ranges, for int8.
+    only_planned: published models that were not fetched are taken as if they were.
     """
 
     setting: Setting
@@ -73,11 +70,13 @@ class Request:
     tables: tuple[int, ...] = ()
     images: int | None = None
     full: bool = False
+    anchors: str | None = None
     train_scales: tuple[str, ...] = ()
     speed: bool = False
     others: tuple[Setting, ...] = ()
     left_out: tuple[str, ...] = ()
     calibrations: Mapping[tuple[str, str | None], Path] = field(default_factory=dict)
+    only_planned: bool = False
 
     @property
     def on_sample(self) -> bool:
@@ -120,7 +119,8 @@ def _default_backend(precision: str, device: str) -> tuple[str, str]:
 
 
 def dataset_of(request: Request, progress: Report) -> Dataset:
-    """The images asked for; those of the sample set are drawn if they are not there. Raises DataError."""
+    """The images asked for; those of the sample set are drawn if they are not there. Raises DataError, UsageError."""
+    chosen(request)  # a mistake in it is told before a large folder is read
     return open_images(request.data, request.labels, progress)
 
 
@@ -138,16 +138,41 @@ def open_images(data: str, labels: Path | None, progress: Report, split: str = "
 
 def plan_of(request: Request, dataset: Dataset) -> plan.Plan:
     """The rows that the weights allow. Raises UsageError if there is none, WeightsError for other classes."""
-    claims = plan.choose_claims(request.tables)
+    claims, anchors = chosen(request)
     available = _available(request, claims, len(dataset.classes))
     count = min(request.images or len(dataset.images), len(dataset.images))
-    work = plan.plan(claims, available, count, request.costly_images)
+    work = plan.plan(
+        claims,
+        available,
+        count,
+        request.costly_images,
+        anchors if on_imagenet(dataset) else "none",
+        request.setting.choices,
+    )
     if not work.rows:
         known = ", ".join(f"{network} (S = {scale})" for network, scale in available) or "no network"
+        needs = "no figure of others is known for them and these images" if anchors == "only" else ""
         raise UsageError(
-            f"Nothing to measure: there are weights of {known}, and no chosen row of the paper needs them."
+            f"Nothing to measure: there are weights of {known}, and {needs or 'no chosen row of the paper needs them'}."
         )
     return work
+
+
+def on_imagenet(dataset: Dataset) -> bool:
+    """Whether these are the images that published figures are of, whole or in part."""
+    return is_imagenet({"name": dataset.name, "classes": len(dataset.classes), "labels": dataset.label_set})
+
+
+def chosen(request: Request) -> tuple[tuple[paper.Claim, ...], str]:
+    """The rows of the paper and which of other people's figures are asked for. Raises UsageError."""
+    anchors = request.anchors or ("none" if request.tables else "center")
+    if anchors not in plan.ANCHORS:
+        raise UsageError(f"No anchors {anchors!r}. Known: {', '.join(plan.ANCHORS)}.")
+    if anchors != "only":
+        return plan.choose_claims(request.tables), anchors
+    if request.tables:
+        raise UsageError("Both --table and --anchors only were given. Accepted is one; or --anchors center.")
+    return (), anchors
 
 
 def _available(request: Request, claims: Sequence[paper.Claim], classes: int) -> dict[tuple[str, str], Weights]:
@@ -155,7 +180,8 @@ def _available(request: Request, claims: Sequence[paper.Claim], classes: int) ->
     if request.weights:
         found = {}
         for (network, scale), file in request.weights.items():
-            weights = weights_of(file, network, scale, classes, request.preprocess)
+            planned = known_weights.stand_in(file, network, scale, classes) if request.only_planned else None
+            weights = planned or weights_of(file, network, scale, classes, request.preprocess)
             if request.authors and weights.status == "other":
                 weights = dataclasses.replace(weights, status="authors", recipe=AUTHORS_AS_STATED)
             found[network, _train_scale(network, scale, weights)] = weights
@@ -248,31 +274,13 @@ def notes(request: Request, dataset: Dataset, work: plan.Plan) -> list[str]:
     if request.authors:
         found.append(f"The weights given are {AUTHORS_AS_STATED}; the verdicts rest on that.")
     found += request.left_out
+    beside = sum(row.claim is None for row in work.rows)
+    if beside and not request.on_sample:
+        found.append(
+            f"Other people's figures for these files: measured by {beside} rows of their views, --anchors says which."
+        )
     if work.missing:
         found.append(f"Not measured, because no weights were given: {', '.join(work.missing)}.")
-    return found
-
-
-def thumbnails(dataset: Dataset, records: Sequence[Record], choices: Choices) -> dict[str, bytes]:
-    """Image id -> a small JPEG, for the images that the records name as hardest or whose answer flipped."""
-    cases = sorted(
-        (case for record in records for case in record.hardest), key=lambda case: -float(case.get("posterior", 0.0))
-    )
-    hardest = list(dict.fromkeys(str(case["id"]) for case in cases))[:THUMBNAILS]
-    changed = [each for record in records if record.numerics for each in record.numerics.changed]
-    flipped = [each.id for each in changed if each.reference_class != each.variant_class]
-    wanted = list(dict.fromkeys([*hardest, *flipped[:FLIPPED]]))
-    paths = {image.id: image.path for image in dataset.images}
-    found = {}
-    for name in wanted:
-        try:
-            picture = Image.fromarray(decode(paths[name].read_bytes(), choices.exif))
-        except (KeyError, OSError, BadImage):
-            continue  # it was readable when it was measured; the page does without its picture
-        picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=80)
-        found[name] = buffer.getvalue()
     return found
 
 

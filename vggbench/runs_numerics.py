@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vgg_reference.architectures import architecture
 from vgg_reference.weights import Weights
-from vggbench import backends, environment, runs_inputs
+from vggbench import backends, environment, runs_inputs, runs_thumbnails
 from vggbench import report as pages
 from vggbench.errors import CalibrationError, UsageError
 from vggbench.images import Dataset
@@ -236,7 +236,7 @@ def save(dataset: Dataset, records: Sequence[Record], out: Path, choices: Any) -
     context = dataclasses.replace(
         context,
         dataset={**records[0].workload.data, "classes": list(dataset.classes)},
-        thumbnails=runs_inputs.thumbnails(dataset, shown, choices),
+        thumbnails=runs_thumbnails.thumbnails(dataset, shown, choices),
     )
     write_records(out / "records.jsonl", records)
     pages.write_page(out / "index.html", pages.render(records, [], context))

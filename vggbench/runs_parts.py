@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vgg_reference.architectures import architecture, count_parameters
 from vgg_reference.weights import Weights
-from vggbench import paper, plan
+from vggbench import cache, paper, plan
 from vggbench.backends import open_session
 from vggbench.images import Dataset, read_image
 from vggbench.images.decode import BadImage, decode
@@ -21,6 +23,8 @@ from vggbench.views import make_views
 
 #: The network's speed is taken on so many crops at once, for so long; preparing on so many images, for so long.
 TRIAL_BATCH, TRIAL_SECONDS, TRIAL_IMAGES = 8, 0.5, 24
+#: Backends that keep a file of each network and form in the cache, and what it is called; others keep none.
+_KEEPS = {"onnxruntime": "graphs", "tensorrt": "engines"}
 
 
 @dataclass(frozen=True)
@@ -77,17 +81,51 @@ def posterior_bytes(weights: Weights, work: Sequence[tuple[Pass, int]]) -> int:
     return sum(images for _, images in work) * weights.num_classes * 4
 
 
+def tensor_bytes(weights: Weights) -> int:
+    """Of all tensors in FP32."""
+    return 4 * count_parameters(architecture(weights.network, weights.batch_norm), **weights.size)
+
+
+def kept_bytes(work: Sequence[tuple[plan.NetworkPlan, Setting]]) -> dict[str, int]:
+    """What a run may leave in the cache, by kind: posteriors, a graph or an engine of each form of a network, and the
+    safetensors that files of other formats are converted to."""
+    folder = cache.root() / "weights"
+    files: dict[tuple[str, str, str, str], int] = {}
+    for network, setting in work:
+        weights = network.weights
+        size = tensor_bytes(weights)
+        if weights.source is not None and (weights.path is None or Path(weights.path).parent == folder):
+            files["converted weights", weights.digest, "", ""] = size
+        for step, _ in network.passes if setting.backend in _KEEPS else ():
+            files[_KEEPS[setting.backend], weights.digest, step.form, setting.precision] = size
+    found = {"posteriors": sum(posterior_bytes(network.weights, network.passes) for network, _ in work)}
+    for (kind, *_), size in files.items():
+        found[kind] = found.get(kind, 0) + size
+    return found
+
+
+def free_bytes() -> int:
+    """On the cache's disk; 0 where it cannot be asked."""
+    folder = cache.root()
+    try:
+        return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
+    except OSError:
+        return 0
+
+
 def downloads(missing: Sequence[str]) -> dict[str, int]:
     """Of the networks that a plan misses ("D trained at S = 256"), those with public weights -> bytes of the file."""
-    wanted = {name.partition(" ")[0]: name for name in missing}
-    return {
-        name: 4 * count_parameters(architecture(network))
-        for network, name in wanted.items()
-        if network in paper.PUBLIC_NETWORKS
-    }
+    public = {f"{network} trained at S = {paper.PUBLIC_TRAIN_SCALE}": network for network in paper.PUBLIC_NETWORKS}
+    return {name: 4 * count_parameters(architecture(public[name])) for name in missing if name in public}
+
+
+def pass_name(step: Pass) -> str:
+    """ "dense at 384", "50 crops at 256", "center crop at 256"."""
+    crops = "center crop" if step.views == 1 else f"{step.views} crops"
+    return f"{'dense' if step.form == 'dense' else crops} at {step.scale}"
 
 
 def as_line(found: Preparing) -> dict[str, Any]:
     """For people and JSON."""
-    views = {f"{step.form} at {step.scale}": round(seconds, 6) for step, seconds in found.views.items()}
+    views = {pass_name(step): round(seconds, 6) for step, seconds in found.views.items()}
     return {"decode_seconds_an_image": round(found.decode, 6), "views_seconds_an_image": views}

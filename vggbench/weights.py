@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vgg_reference.architectures import ARCHITECTURES, CROP_SIZE, NUM_CLASSES, UnknownArchitecture, architecture
-from vgg_reference.weights import PREPROCESSING, BadWeights, Weights, random_weights, read_header, read_weights
+from vgg_reference.weights import PREPROCESSING, BadWeights, Source, Weights, random_weights, read_header, read_weights
 from vggbench import paper, paper_anchors, paper_models, weights_convert, weights_fetch, weights_formats
 from vggbench.errors import UsageError, WeightsError
 from vggbench.progress import Report, silent
@@ -66,6 +66,30 @@ def resolve(
     if train_scale is not None and spec != "sample":
         found = dataclasses.replace(found, train_scale=train_scale)
     return found
+
+
+def stand_in(spec: str, network: str, train_scale: str | None, num_classes: int | None) -> Weights | None:
+    """For a plan: a published model that can be fetched and was not, with random values; None for all else.
+
+    Raises WeightsError where the data has other classes.
+    """
+    model = paper_models.by_name(spec)
+    if model is None or model.url is None or model.network != network or Path(spec).exists():
+        return None
+    if weights_fetch.place(model).is_file():
+        return None
+    drawn = random_weights(network, batch_norm=model.batch_norm)
+    if num_classes not in (None, drawn.num_classes):
+        raise WeightsError(f"{spec}: has {drawn.num_classes} classes, the data has {num_classes}.")
+    digests = {"sha1": "", "sha256": "", "md5": "", model.digest_kind: model.digest}
+    return dataclasses.replace(
+        drawn,
+        name=model.name,
+        status=model.status,
+        train_scale=train_scale or model.train_scale,
+        digest=f"not fetched: {model.name}",
+        source=Source(file=model.file, format=Path(model.file).suffix[1:], bytes=0, by="", done="", **digests),
+    )
 
 
 def list_weights() -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vggbench import paper, paper_anchors, paper_models
+from vggbench import paper, paper_anchors
 from vggbench.paper_anchors import Anchor
 from vggbench.report.rows import Measured, Verdict, compare, data_reasons, measured, other_choices, verdict, views
 from vggbench.results import NetworkRun, Record
@@ -44,10 +44,8 @@ def anchor_rows(rows: Sequence[Measured]) -> list[AnchorRow]:
 def lineage_of(run: NetworkRun) -> tuple[str, str] | None:
     """Whose weights a network ran with, and which network: by their file's digest, or as stated; None if unknown."""
     source = run.weights.get("source") or {}
-    model = paper_models.identify({kind: str(source.get(kind, "")) for kind in ("sha1", "sha256", "md5")})
-    if model is not None and model.network == run.network:
-        return (model.lineage if model.lineage == "authors" else model.name, model.network)
-    return ("authors", run.network) if run.weights.get("status") == "authors" else None
+    digests = {kind: str(source.get(kind, "")) for kind in ("sha1", "sha256", "md5")}
+    return paper_anchors.lineage(run.network, str(run.weights.get("status")), digests)
 
 
 def anchor_verdict(anchor: Anchor, row: Measured | None) -> Verdict:
@@ -78,11 +76,8 @@ def _choice_reasons(anchor: Anchor, record: Record) -> list[str]:
 
 def _command(anchor: Anchor) -> str:
     """What to type for a figure's views."""
-    steps = sorted(anchor.views or ())
-    grids = {grid for _, _, grid, _ in steps}
-    name = "center" if "center" in grids else "ten-crop" if "corners" in grids else "dense"
-    scales = ",".join(str(scale) for _, scale, _, _ in steps)
-    how = f"--protocol multi-scale --scales {scales}" if len(steps) > 1 else f"--protocol {name} --scale {scales}"
+    name, scales = paper_anchors.protocol_of(anchor.views or frozenset())
+    how = f"--protocol {name} --scale{'s' if len(scales) > 1 else ''} {','.join(map(str, scales))}"
     chosen = f" --resize-filter {anchor.resize_filter}" if anchor.resize_filter else ""
     return f"vggbench evaluate --data IMAGENET_DIR --network {anchor.network} --weights FILE {how}{chosen}"
 

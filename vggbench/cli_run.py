@@ -10,7 +10,7 @@ import typer
 from vggbench import cli_options as options
 from vggbench import progress
 from vggbench.cli_common import note, print_json, say
-from vggbench.cli_explain import show_estimate, show_missing, show_stages
+from vggbench.cli_explain import published_errors, show_estimate, show_missing, show_stages, show_verdicts
 from vggbench.cli_workers import let_waiting_threads_sleep, threads_each, workers
 
 
@@ -25,6 +25,7 @@ def reproduce(
         ),
     ] = None,
     table: Annotated[list[int] | None, typer.Option(help="Only this table (3-6), repeatable.", metavar="N")] = None,
+    anchors: options.Anchors = None,
     images: options.Images = None,
     full: Annotated[
         bool, typer.Option("--full", help="All images for the costly rows too (always so with --data DIR).")
@@ -89,6 +90,7 @@ def reproduce(
             preprocess=preprocess,
             authors=authors,
             tables=tuple(table or ()),
+            anchors=anchors,
             images=images,
             full=full,
             speed=speed,
@@ -136,6 +138,7 @@ def _show_reproduced(done: Any, json: bool, explain: bool) -> None:
             f"{label:{width}} {row['precision']:5} {row['images']:7,} {row['top1_error_percent']:8.2f} "
             f"{row['top5_error_percent']:8.2f}   {_paper(row)}"
         )
+    show_verdicts([{**row, "label": label} for label, row in rows])
     if done.findings:
         say("")
     for finding in done.findings:
@@ -246,18 +249,12 @@ def _show_evaluated(record: Any, counts: dict[str, Any], why: str, out: Path | N
         percent = summary[f"{name}_error_percent"]
         say(f"{label} error {percent:6.2f} %   95 % interval {low:.2f} to {high:.2f}")
     for beside in summary["anchors"]:
-        say(f"{beside['kind']}: {beside['who']}, {_published(beside)}; {beside['reason']}")
+        say(f"{beside['kind']}: {beside['who']}, {published_errors(beside)}; {beside['reason']}")
     if summary["bad"]:
         note(f"{len(summary['bad'])} images were left out, the first: {summary['bad'][0]['id']}")
     say(f"{counts['views_per_second']:.1f} views/s, {counts['cached']:,} image-passes were in the cache")
     if explain:
         show_stages(counts["stages"])
-
-
-def _published(beside: dict[str, Any]) -> str:
-    """Someone's errors in percent, of a row of summary_of()'s anchors."""
-    found = (("top-1", beside["top1_error_percent"]), ("top-5", beside["top5_error_percent"]))
-    return ", ".join(f"{name} {error} %" for name, error in found if error is not None)
 
 
 def report(

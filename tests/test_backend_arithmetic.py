@@ -9,33 +9,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from backend_inputs import PAIRS, TESTED, images, make, ranges_of, session_of, weights_of
+from backend_inputs import PAIRS, TESTED, images, make, ranges_of, weights_of
 
 from vgg_reference.architectures import architecture
-from vggbench.backends import BACKENDS, open_session, ort
+from vggbench.backends import open_session, ort
 from vggbench.errors import BackendUnavailable, CalibrationError, UsageError
 from vggbench.ranges import Quantization, quantized_inputs
 from vggbench.variants import Variant
 from vggbench.weights import resolve
 
-
-@pytest.fixture(autouse=True)
-def _fake_is_a_backend(monkeypatch, tmp_path):
-    monkeypatch.setitem(BACKENDS, "fake", "vggbench.backends.fake")
-    monkeypatch.setenv("VGGBENCH_CACHE", str(tmp_path))
-
-
-@pytest.fixture
-def opened():
-    """session_of() a variant of make(); skips what does not work here."""
-
-    def call(*args, **kwargs):
-        try:
-            return session_of(make(*args, **kwargs))
-        except BackendUnavailable as error:
-            pytest.skip(str(error))
-
-    return call
+pytestmark = pytest.mark.usefixtures("with_fake", "own_cache")
 
 
 @pytest.mark.parametrize("name", [name for name, precision in PAIRS if precision == "fp16"])

@@ -17,31 +17,13 @@ from backend_inputs import (
     make,
     reference,
     relative,
-    session_of,
 )
 
 from vggbench import backends
-from vggbench.backends import BACKENDS, PRECISIONS, fake, open_session, ort
+from vggbench.backends import PRECISIONS, fake, open_session, ort
 from vggbench.errors import BackendUnavailable, UsageError
 
-
-@pytest.fixture(autouse=True)
-def _fake_is_a_backend(monkeypatch, tmp_path):
-    monkeypatch.setitem(BACKENDS, "fake", "vggbench.backends.fake")
-    monkeypatch.setenv("VGGBENCH_CACHE", str(tmp_path))
-
-
-@pytest.fixture
-def opened():
-    """session_of() a variant of make(); skips what does not work here."""
-
-    def call(*args, **kwargs):
-        try:
-            return session_of(make(*args, **kwargs))
-        except BackendUnavailable as error:
-            pytest.skip(str(error))
-
-    return call
+pytestmark = pytest.mark.usefixtures("with_fake", "own_cache")
 
 
 @pytest.mark.parametrize(("name", "precision"), EVERYWHERE)
@@ -230,12 +212,12 @@ def test_a_library_that_does_not_import_is_unavailable(name, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_a_large_graph_goes_through_the_cache(monkeypatch, tmp_path, opened):
+def test_a_large_graph_goes_through_the_cache(monkeypatch, own_cache, opened):
     expected = opened("onnxruntime")(images(1))
     monkeypatch.setattr(ort, "_CACHED_BYTES", 0)
     for _ in range(2):
         assert np.array_equal(open_session(make("onnxruntime"), "cpu", 2)(images(1)), expected)
-    assert len(list((tmp_path / "graphs").iterdir())) == 1
+    assert len(list((own_cache / "graphs").iterdir())) == 1
 
 
 def test_pytorch_gives_back_the_threads_it_took(opened):

@@ -18,8 +18,7 @@ def describe(*arguments, code=0):
     return done
 
 
-def test_an_archive_beside_the_devkit_is_described_readably(tmp_path, monkeypatch):
-    monkeypatch.setenv("VGGBENCH_CACHE", str(tmp_path / "cache"))
+def test_an_archive_beside_the_devkit_is_described_readably(tmp_path, own_cache):
     root = imagenet_layouts.tar_with_devkit(tmp_path / "imagenet", imagenet_layouts.make(60))
     lines = describe(root, "-q").stdout.splitlines()
     assert lines[0] == "ILSVRC-2012 (val)"
@@ -35,8 +34,7 @@ def test_an_archive_beside_the_devkit_is_described_readably(tmp_path, monkeypatc
     assert document["labels_per_image"] == {"least": 1, "most": 1}
 
 
-def test_real_labels_are_described_as_such(tmp_path, monkeypatch):
-    monkeypatch.setenv("VGGBENCH_CACHE", str(tmp_path / "cache"))
+def test_real_labels_are_described_as_such(tmp_path, own_cache):
     root = files(tmp_path / "val", imagenet_layouts.val_name(30))
     real = real_file(tmp_path / "real.json", {30: [65, 970]})
     out = describe(root, "--labels", real, "-q").stdout

@@ -6,9 +6,7 @@ import hashlib
 import time
 from typing import Any
 
-import numpy as np
-
-from vggbench.backends import Array, check_images, check_scores, default_threads, tensorrt, torch_tensorrt
+from vggbench.backends import Array, check_images, check_scores, tensorrt, torch_tensorrt
 from vggbench.engines import buffers, layers
 from vggbench.engines.run import Runner
 from vggbench.engines.timing import Timer
@@ -42,9 +40,9 @@ class NativePlan:
     def of(cls, variant: Variant, threads: int | None, batch: int, size: tuple[int, int]) -> NativePlan:
         """Builds the engine for one batch and size. Raises BackendUnavailable."""
         before = time.perf_counter()
-        built = torch_tensorrt.open_session(variant, "cuda", threads or default_threads())
+        built = torch_tensorrt.open_for(variant, "cuda", threads, batch, size)
         try:
-            plan = built.plan(np.zeros((batch, 3, *size), np.float32))
+            plan = built.plan(*size)
             info = dict(built.info)
         finally:
             built.close()

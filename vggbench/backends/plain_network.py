@@ -15,8 +15,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from vgg_reference.architectures import architecture, final_side
 from vgg_reference.model import VGG
 from vgg_reference.weights import BadWeights, load
+from vggbench.engines.profile import Profile
 from vggbench.errors import WeightsError
 from vggbench.ranges import quantized_inputs
+from vggbench.sizes import Range
 from vggbench.variants import Variant
 
 
@@ -45,8 +47,8 @@ class Plain(nn.Module):
 
 
 @dataclass(frozen=True)
-class Profile:
-    """Shapes (n, c, h, w) that an engine takes, from the least to the most, and the one it is made fastest for."""
+class Shapes:
+    """(n, c, h, w) that an engine takes, from the least to the most, and the one it is made fastest for."""
 
     least: tuple[int, int, int, int]
     best: tuple[int, int, int, int]
@@ -56,21 +58,27 @@ class Profile:
         return all(low <= side <= high for low, side, high in zip(self.least, shape, self.most, strict=True))
 
 
-def profile_for(shape: tuple[int, int, int, int], variant: Variant) -> Profile:
-    """Made for this shape: smaller batches too; in dense form also sides up to twice the image's longer one.
+def shapes_for(height: int, width: int, variant: Variant, asked: Profile) -> Shapes:
+    """Of the engine that takes images of this size, which depends on nothing else: not on those that came before.
 
-    A side with one row of scores stays as it is: torch.export has another graph for it than for more rows.
+    A side with one row of scores stays as it is: torch.export has another graph for it than for more rows. Raises
+    UsageError for a size that ``asked`` does not take.
     """
-    batch, _, height, width = shape
-    crop = variant.weights.crop_size
-    largest = batch if batch == 1 else max(batch, 3)  # torch.export takes 1 to 2 for a constant
-    if variant.form == "crop":
-        return Profile((1, 3, crop, crop), (batch, 3, crop, crop), (largest, 3, crop, crop))
-    longest = -(-2 * max(height, width) // 32) * 32
-    several = next(side for side in range(crop, longest + 1) if _rows(side, variant) > 1)
-    low_high = [(side, side) if _rows(side, variant) == 1 else (several, longest) for side in (height, width)]
-    least, most = zip(*low_high, strict=True)
-    return Profile((1, 3, *least), (batch, 3, height, width), (largest, 3, *most))
+    asked.check(height, width)
+    (least, best, most), sides = asked.batch, ((height, asked.height), (width, asked.width))
+    most = most if least == most else max(most, 3)  # torch.export takes 1 to 2 for a constant
+    ranges = [_dynamic(side, around, variant) for side, around in sides]
+    lows, bests, highs = zip(*ranges, strict=True)
+    return Shapes((least, 3, *lows), (best, 3, *bests), (most, 3, *highs))
+
+
+def _dynamic(side: int, asked: Range, variant: Variant) -> Range:
+    """What is asked of a side, without the sides that have another number of rows than this one, if it has one row."""
+    low, best, high = asked
+    if variant.form == "crop" or _rows(side, variant) == 1:
+        return side, side, side
+    low = next(each for each in range(low, high + 1) if _rows(each, variant) > 1)
+    return low, max(low, best), high
 
 
 def plain_network(variant: Variant, dtype: torch.dtype) -> tuple[Plain, dict[str, nn.Conv2d | nn.Linear]]:
@@ -87,16 +95,16 @@ def plain_network(variant: Variant, dtype: torch.dtype) -> tuple[Plain, dict[str
     return plain.requires_grad_(False), dict(zip(names, weighted, strict=True))
 
 
-def exported(plain: nn.Module, profile: Profile) -> torch.export.ExportedProgram:
+def exported(plain: nn.Module, shapes: Shapes) -> torch.export.ExportedProgram:
     """Traced with the sides dynamic in which least and most differ."""
     bounds = {
-        axis: torch.export.Dim(name, min=profile.least[axis], max=profile.most[axis])
+        axis: torch.export.Dim(name, min=shapes.least[axis], max=shapes.most[axis])
         for axis, name in ((0, "batch"), (2, "height"), (3, "width"))
-        if profile.least[axis] < profile.most[axis]
+        if shapes.least[axis] < shapes.most[axis]
     }
     device = next(plain.parameters()).device
     # A dimension of 1 would be taken for a constant.
-    shape = [max(side, 2) if axis in bounds else side for axis, side in enumerate(profile.best)]
+    shape = [max(side, 2) if axis in bounds else side for axis, side in enumerate(shapes.best)]
     example = torch.zeros(shape, device=device)
     return torch.export.export(
         plain,

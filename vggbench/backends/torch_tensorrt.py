@@ -1,32 +1,40 @@
 """torch-tensorrt, dynamo: the network as one TensorRT engine inside a torch module, on NVIDIA GPUs.
 
 The precision is the network's own type (TF32 on or off for FP32), INT8 and FP8 are Q/DQ nodes from nvidia-modelopt with
-the project's ranges. An engine is built at the first call, for its shape and smaller batches; a shape beyond it builds
-another. What TensorRT does not take is refused and named, never run in torch beside it.
+the project's ranges. An engine is built at the first call that needs it, for the sizes asked for or the form's default,
+and kept in the cache. What TensorRT does not take is refused and named, never run in torch beside it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import time
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vgg_reference.architectures import architecture
-from vggbench import cache, environment, quantize_modelopt
+from vggbench import environment, quantize_modelopt
 from vggbench import precisions as table
-from vggbench.backends import Array, check_images, check_scores, default_threads, describe, offered
-from vggbench.backends.plain_network import Profile, exported, plain_network, profile_for
+from vggbench.backends import (
+    Array,
+    check_images,
+    check_scores,
+    default_threads,
+    describe,
+    offered,
+    torch_tensorrt_engines,
+)
+from vggbench.backends.plain_network import Shapes, shapes_for
 from vggbench.backends.torch_clock import TorchClock
+from vggbench.backends.torch_tensorrt_compile import converted
+from vggbench.backends.torch_tensorrt_engines import Engine, opened
+from vggbench.engines.device import NO_DRIVER, first_device
+from vggbench.engines.profile import Profile, profile_for
 from vggbench.errors import BackendUnavailable
 from vggbench.modes import Mode
-from vggbench.ranges import quantized_inputs
 from vggbench.variants import Variant
 
-_DTYPES = {"fp16": torch.float16}
 _INSTALL = "Install it, with torch for CUDA: pip install torch-tensorrt"
 #: Versions whose interface the calls below were checked against: the first and the last.
 CHECKED = ("2.11", "2.14")
@@ -62,29 +70,49 @@ def precisions(device: str) -> dict[str, str | None]:
     return found
 
 
+def profile_of(variant: Variant) -> Profile:
+    """What its engines take together. Raises UsageError."""
+    return profile_for(variant.weights.crop_size, variant.form == "dense", variant.sizes)
+
+
+def identity(variant: Variant) -> dict[str, Any]:
+    """All that names engines of open_session's but their network, which the variant decides. See backends.identity."""
+    gpu = first_device()
+    if gpu is None:
+        raise BackendUnavailable(NO_DRIVER)
+    return {**torch_tensorrt_engines.decisive(variant, gpu), "profile": str(profile_of(variant))}
+
+
 def open_session(variant: Variant, device: str, threads: int | None) -> TrtTorchSession:
-    """Nothing is built before the first call. Raises WeightsError, CalibrationError, BackendUnavailable."""
-    return TrtTorchSession(variant, "cuda:0", threads or default_threads())
+    """Nothing is built before the first call, which raises WeightsError, CalibrationError. Raises UsageError."""
+    return TrtTorchSession(variant, "cuda:0", threads or default_threads(), profile_of(variant))
+
+
+def open_for(variant: Variant, device: str, threads: int | None, batch: int, size: tuple[int, int]) -> TrtTorchSession:
+    """An engine for one batch and size (h, w) alone, there when this returns; see backends.open_for."""
+    height, width = size
+    exact = Profile((batch, batch, batch), (height, height, height), (width, width, width))
+    session = TrtTorchSession(variant, "cuda:0", threads or default_threads(), exact)
+    try:
+        session.prepare(height, width)
+    except BaseException:
+        session.close()
+        raise
+    return session
 
 
 class TrtTorchSession:
     """See vggbench.backends.Session and vggbench.measure.latency.Timed.
 
-    info["compilations"] and info["compile_seconds"]: engines built so far, and the seconds that it took.
+    asked: what its engines take together; which of them an image gets depends on its size alone.
+    info["compilations"] and info["compile_seconds"]: engines built so far, and the seconds that it took. What info says
+    of an engine (engine_key, engine_source ...) is of the one that was opened last.
     """
 
-    def __init__(self, variant: Variant, device: str, threads: int) -> None:
-        self._variant, self.device = variant, device
-        plain, layers = plain_network(variant, _DTYPES.get(variant.precision, torch.float32))
-        plain = plain.to(device)
-        if variant.precision in table.QUANTIZED:
-            assert variant.quantization is not None
-            weights = variant.weights
-            tensors = quantized_inputs(architecture(weights.network, weights.batch_norm))
-            quantize_modelopt.quantize(plain, layers, tensors, variant.quantization, variant.precision)
-        self._plain: nn.Module | None = plain
-        self._profile: Profile | None = None
-        self._module: Any = None
+    def __init__(self, variant: Variant, device: str, threads: int, asked: Profile) -> None:
+        self._variant, self.device, self.profile = variant, device, asked
+        self._engines: dict[Shapes, Engine] | None = {}
+        self._engine: Engine | None = None
         self._staging: Tensor | None = None
         self.info: dict[str, Any] = {
             **describe(variant, device, threads),
@@ -94,93 +122,78 @@ class TrtTorchSession:
             "tensorrt": getattr(importlib.import_module("tensorrt"), "__version__", None),
             "tf32": variant.precision == "tf32",
             "io": "fp32 in, fp32 out",
+            "profile": str(asked),
             "compilations": 0,
             "compile_seconds": 0.0,
         }
         self._clock = TorchClock(self._forward, device, self.info)
 
     def __call__(self, images: Array) -> Array:
+        """Scores of any number of images: what exceeds the profile's batch runs in pieces."""
         check_images(images, self._variant)
-        self._prepare(images.shape)
+        self.prepare(*images.shape[2:])
+        most = self.profile.batch[2]
+        parts = [self._scores(images[start : start + most]) for start in range(0, len(images), most)]
+        return check_scores(np.concatenate(parts) if len(parts) > 1 else parts[0], self._variant)
+
+    def _scores(self, images: Array) -> Array:
+        """Of one call; a piece smaller than the least batch is filled up."""
+        count, least = len(images), self.profile.batch[0]
+        if count < least:
+            images = np.concatenate([images, np.zeros((least - count, *images.shape[1:]), np.float32)])
         with torch.inference_mode():
-            scores: Array = self._forward(self._upload(images)).float().cpu().contiguous().numpy()
-        return check_scores(scores, self._variant)
+            scores: Array = self._forward(self._upload(images))[:count].float().cpu().contiguous().numpy()
+        return scores
 
     def use(self, mode: Mode) -> None:
         """How time_calls times."""
         self._clock.use(mode)
 
     def time_calls(self, images: Array, calls: int, back_to_back: bool) -> list[float]:
-        """See vggbench.measure.latency.Timed."""
+        """See vggbench.measure.latency.Timed. Raises UsageError outside the profile."""
         check_images(images, self._variant)
-        self._prepare(images.shape)
+        self.profile.check_batch(len(images))
+        self.prepare(*images.shape[2:])
         return self._clock.time_calls(images, calls, back_to_back)
 
-    def plan(self, images: Array) -> bytes:
-        """The serialized engine for these images' shape, for the project's own runner: fp32 in, fp32 out."""
-        self._prepare(images.shape)
-        for module in self._module.modules():
-            found = getattr(module, "serialized_engine", None)
-            if isinstance(found, (bytes, bytearray)):
-                return bytes(found)
-        assert self._profile is not None
-        dynamo: Any = importlib.import_module("torch_tensorrt").dynamo
-        program, options = self._program(self._profile), self._options(self._profile)
-        return bytes(dynamo.convert_exported_program_to_serialized_trt_engine(program, **options))
+    def plan(self, height: int, width: int) -> bytes:
+        """The serialized engine for images of this size, for the project's own runner: fp32 in, fp32 out."""
+        plan = self.prepare(height, width).plan
+        return converted(self._variant, self._shapes(height, width), self.device) if plan is None else plan
 
     def close(self) -> None:
         """Free the device's memory; a second close does nothing."""
-        if self._plain is None:
+        if self._engines is None:
             return
-        self._plain = self._module = self._staging = self._profile = None
+        self._engines = self._engine = self._staging = None
         self._clock.use(Mode())
         torch.cuda.empty_cache()
 
-    def _forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self._module(x)
-        return scores
+    def prepare(self, height: int, width: int) -> Engine:
+        """The engine for images of this size, from now on the session's: open, kept or built.
 
-    def _prepare(self, shape: tuple[int, ...]) -> None:
-        """An engine that takes this shape. Raises BackendUnavailable."""
-        if self._plain is None:
+        Raises UsageError for a size outside the profile, and what torch_tensorrt_engines.opened raises.
+        """
+        if self._engines is None:
             raise ValueError("This session is closed.")
-        if self._profile is not None and self._profile.covers(shape):
-            return
-        before = time.perf_counter()
-        n, c, h, w = shape
-        profile = profile_for((n, c, h, w), self._variant)
-        self._module = _compiled(self._program(profile), self._options(profile))
-        self._profile = profile
-        self._clock.use(self._clock.mode)  # what was captured belongs to the engine before
-        self.info["compilations"] += 1
-        self.info["compile_seconds"] = round(self.info["compile_seconds"] + time.perf_counter() - before, 3)
+        shapes = self._shapes(height, width)
+        if shapes not in self._engines:
+            engine = self._engines[shapes] = opened(self._variant, shapes, self.device)
+            self.info |= engine.info
+            self.info["compilations"] += engine.source != "cache"
+            self.info["compile_seconds"] = round(self.info["compile_seconds"] + engine.build_seconds, 3)
+        if self._engine is not self._engines[shapes]:
+            self._engine = self._engines[shapes]
+            self._clock.use(self._clock.mode)  # what was captured belongs to the engine before
+        return self._engine
 
-    def _program(self, profile: Profile) -> torch.export.ExportedProgram:
-        assert self._plain is not None
-        quantized = self._variant.precision in table.QUANTIZED
-        with quantize_modelopt.exporting() if quantized else contextlib.nullcontext():
-            return exported(self._plain, profile)
+    def _shapes(self, height: int, width: int) -> Shapes:
+        return shapes_for(height, width, self._variant, self.profile)
 
-    def _options(self, profile: Profile) -> dict[str, Any]:
-        """Arguments that torch-tensorrt 2.11 to 2.14 share; enabled_precisions is not one: types are explicit."""
-        library: Any = importlib.import_module("torch_tensorrt")
-        shapes = {"min_shape": profile.least, "opt_shape": profile.best, "max_shape": profile.most}
-        given = library.Input(**shapes, dtype=torch.float32)
-        if profile.least == profile.most:
-            given = library.Input(shape=profile.best, dtype=torch.float32)
-        name = f"{environment.installed('torch-tensorrt')}-{self.info['gpu']}.timing".replace(" ", "-")
-        folder = cache.root() / "engines" / "torch-tensorrt"
-        with cache.storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        return {
-            "arg_inputs": [given],
-            "require_full_compilation": True,
-            "min_block_size": 1,
-            "disable_tf32": self._variant.precision != "tf32",
-            "immutable_weights": True,
-            "timing_cache_path": str(folder / name),
-            "device": torch.device(self.device),
-        }
+    def _forward(self, x: Tensor) -> Tensor:
+        assert self._engine is not None
+        scores: Tensor = self._engine.module(x)
+        return scores
 
     def _upload(self, images: Array) -> Tensor:
         """Images on the device through one pinned buffer, free again when __call__ returns."""
@@ -189,47 +202,3 @@ class TrtTorchSession:
             self._staging = torch.empty(host.numel(), pin_memory=self.device != "cpu")
         pinned = self._staging[: host.numel()].view(host.shape).copy_(host)
         return pinned.to(self.device, non_blocking=True)
-
-
-def _compiled(program: torch.export.ExportedProgram, options: dict[str, Any]) -> Any:
-    """The compiled module, all of it in one engine. Raises BackendUnavailable naming what stayed in torch, or why."""
-    dynamo: Any = importlib.import_module("torch_tensorrt").dynamo
-    try:
-        module = dynamo.compile(program, **options)
-    except Exception as error:  # its own kinds, TensorRT's, and a bare AssertionError for a partial compilation
-        left = _left_in_torch(dynamo, program, options)
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise BackendUnavailable(_refused(left) if left else f"torch-tensorrt failed: {why}") from error
-    left = left_in_torch(module)
-    if left:
-        raise BackendUnavailable(_refused(left))
-    return module
-
-
-def _left_in_torch(dynamo: Any, program: torch.export.ExportedProgram, options: dict[str, Any]) -> list[str]:
-    """The same once more as a dry run that may leave nodes in torch, only to name them."""
-    with contextlib.suppress(Exception):
-        return left_in_torch(dynamo.compile(program, **{**options, "require_full_compilation": False, "dryrun": True}))
-    return []
-
-
-def left_in_torch(module: Any) -> list[str]:
-    """Nodes of a compiled graph that are not in an engine: of its own, and of submodules that run in torch."""
-    found = []
-    for node in module.graph.nodes:
-        if node.op == "call_module" and "_run_on_acc" not in str(node.target):
-            inner = module.get_submodule(str(node.target))
-            graph = getattr(inner, "graph", None)
-            found += (
-                [str(each.target) for each in graph.nodes if each.op == "call_function"]
-                if graph
-                else [str(node.target)]
-            )
-        elif node.op == "call_function" and "getitem" not in str(node.target):
-            found.append(str(node.target))
-    return list(dict.fromkeys(found))
-
-
-def _refused(nodes: list[str]) -> str:
-    shown = ", ".join(nodes[:8]) + (f" and {len(nodes) - 8} more" if len(nodes) > 8 else "")
-    return f"torch-tensorrt would leave a part of the network in torch ({shown}); such a mixture is not measured."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Annotated
 
 import typer
@@ -20,6 +19,7 @@ from vggbench import (
     cli_project,
     cli_run,
     cli_tools,
+    cli_train,
     cli_weights,
 )
 from vggbench.cli_common import EXIT_CODES, guarded
@@ -58,10 +58,7 @@ def _options(
 
 app.command("reproduce")(guarded(cli_run.reproduce))
 app.command("evaluate")(guarded(cli_run.evaluate))
-if importlib.util.find_spec("vggbench.cli_train"):
-    from vggbench import cli_train
-
-    app.command("train")(guarded(cli_train.train))
+app.command("train")(guarded(cli_train.train))
 app.command("project")(guarded(cli_project.project))
 app.command("report")(guarded(cli_run.report))
 app.command("latency")(guarded(cli_latency.latency))

@@ -12,7 +12,6 @@ from vggbench.errors import DataError
 
 NAME = "ILSVRC-2012"
 VAL_IMAGES = 50_000
-TRAIN_IMAGES = 1_281_167
 
 _LINES = Path(__file__).with_name("imagenet_wnids.txt").read_text().split("\n")
 #: WordNet ids by the devkit's id less one: the order of meta.mat and of the ground-truth file.

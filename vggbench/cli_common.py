@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
@@ -104,3 +104,12 @@ def say(text: str = "") -> None:
 def note(text: str) -> None:
     """A remark on standard error, where it does not disturb a pipe."""
     typer.echo(f"vggbench: {text}", err=True)
+
+
+def warn_of_fallbacks(records: Iterable[Any]) -> None:
+    """One remark where layers of an engine ran in a wider type than was asked for."""
+    from vggbench.results_engines import fallback_line
+
+    line = fallback_line(records)
+    if line:
+        note(line)

@@ -11,7 +11,7 @@ import typer
 
 from vggbench import cli_options as options
 from vggbench import modes, progress
-from vggbench.cli_common import note, print_json, say
+from vggbench.cli_common import note, print_json, say, warn_of_fallbacks
 from vggbench.errors import UsageError
 
 
@@ -64,6 +64,7 @@ def gpu(
     with progress.shown(quiet or json) as report_progress:
         done = runs_gpu.gpu(request, out, report_progress)
     targets = runs_gpu_targets.targets(done.records)
+    warn_of_fallbacks(done.records)
     if json:
         print_json({"steps": [dataclasses.asdict(step) for step in done.steps], "out": str(done.out),
                     "targets": [dataclasses.asdict(target) for target in targets]})  # fmt: skip

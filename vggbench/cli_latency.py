@@ -11,7 +11,7 @@ import typer
 
 from vggbench import cli_options as options
 from vggbench import progress
-from vggbench.cli_common import note, print_json, say
+from vggbench.cli_common import note, print_json, say, warn_of_fallbacks
 from vggbench.errors import UsageError
 
 _RUN = "How it is measured"
@@ -25,10 +25,10 @@ def latency(
     precision: Annotated[str, typer.Option(help=f"fp32, bf16, fp16, int8; {_LIST}.")] = "fp32",
     backend: Annotated[str, typer.Option(help=f"A backend's name or auto, the fastest one here; {_LIST}.")] = "auto",
     batch: Annotated[
-        str | None, typer.Option(help=f"Images a call; {_LIST} (default: 1; 8 for throughput).", metavar="N,N")
+        str | None, typer.Option(help=f"Images a call, {_LIST}; TensorRT builds an engine for each (default: 1; 8 for throughput).", metavar="N,N")
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="Height x width in pixels, as 384x512 (default: the crop).", metavar="HxW")
+        str | None, typer.Option(help="Height x width in pixels, as 384x512, and an engine's alone (default: the crop).", metavar="HxW")
     ] = None,
     scenario: Annotated[
         str, typer.Option(help="latency: a call at a time; throughput: batches back to back.")
@@ -107,6 +107,7 @@ def latency(
     with progress.shown(quiet or json) as report_progress:
         timing = runs_latency.latency(request, out, report_progress)
     compared = cli_gpu.compared(timing.records, program)
+    warn_of_fallbacks(timing.records)
     _show(timing, json, compared, peers)
     if out is not None and not json:
         say(f"\nThe records: {out}")

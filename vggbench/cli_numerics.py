@@ -9,7 +9,7 @@ import typer
 
 from vggbench import cli_options as options
 from vggbench import progress
-from vggbench.cli_common import note, print_json, say
+from vggbench.cli_common import note, print_json, say, warn_of_fallbacks
 from vggbench.errors import UsageError
 
 _GRAMMAR = "PRECISION[@BACKEND][/LAYOUT]"
@@ -51,6 +51,8 @@ def numerics(
     labels: options.Labels = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    batch: options.Batch = None,
+    sizes: options.Sizes = None,
     on_bad: options.OnBad = "stop",
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -67,6 +69,7 @@ def numerics(
         calibration=calibration,
         sensitivity=sensitivity,
         keep=_counts(keep),
+        sizes=options.engine_sizes(batch, sizes),
     )
     if out is not None:
         runs_inputs.check_out(out)
@@ -86,6 +89,7 @@ def numerics(
         records = runs_numerics.numerics(dataset, found, asked, report_progress)
     page = runs_numerics.save(dataset, records, out, asked.setting.choices) if out is not None else None
     rows = runs_numerics.summaries(records)
+    warn_of_fallbacks(records)
     if json:
         variants = [{**row, **_of_record(record)} for row, record in zip(rows, records, strict=True)]
         print_json({"page": str(page) if page else None, "variants": variants})

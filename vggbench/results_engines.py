@@ -72,10 +72,11 @@ def without_no_engines(run: dict[str, Any]) -> dict[str, Any]:
 def _engine(said: Any, session: dict[str, Any]) -> Engine:
     """Raises TypeError, ValueError. Before engines had names, the text was their rows alone."""
     fields = said if isinstance(said, dict) else {"precision": str(session.get("precision", "")), "layers": said}
-    if not all(isinstance(row, list) for row in fields["layers"]):
-        raise ValueError("A layer is a row.")
+    rows = fields.get("layers")
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise ValueError("Layers are rows.")
     names = list(EngineLayer.model_fields)
-    layers = [EngineLayer(**dict(zip(names, row, strict=False))) for row in fields["layers"]]
+    layers = [EngineLayer(**dict(zip(names, row, strict=False))) for row in rows]
     return Engine(**{**fields, "layers": layers})
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from vggbench.report import ReportContext, numerics
+from vggbench.report import ReportContext, engine_layers, numerics
 from vggbench.report.rows import anchor_of, rank_counts
 from vggbench.results import Record
 
@@ -50,7 +50,7 @@ def _json(record: Record, context: ReportContext) -> Markup:
         fields["environment"] = _difference(record.environment, context.machine)
     if len(record.hardest) > SHOWN_HARDEST:
         fields["hardest"] = [*record.hardest[:SHOWN_HARDEST], f"and {len(record.hardest) - SHOWN_HARDEST} in the file"]
-    text = _lines(numerics.shortened(fields))
+    text = _lines(engine_layers.shortened(numerics.shortened(fields)))
     return Markup(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vggbench import paper
-from vggbench.report import ReportContext, anchors, charts, numerics, raw, tables
+from vggbench.report import ReportContext, anchors, charts, engine_layers, numerics, raw, tables
 from vggbench.report.precision import EXPECTED_POINTS, missed, precision_rows, what_ran
 from vggbench.report.rows import Measured, class_count, is_imagenet, measured
 from vggbench.report.speed import peak_rows, speed_rows
@@ -220,6 +220,7 @@ SECTIONS = (
     ("anchors", "Other people's figures for these weights", anchors.section),
     ("precision", "Precision and speed", precision),
     ("numerics", "What a precision moves", numerics.section),
+    ("engine-layers", "What each layer ran in", engine_layers.section),
     ("others", "Other measurements", others),
     ("networks", "Tables 1 and 2: the networks", networks),
     ("hardest", "Hardest images", hardest),

@@ -10,19 +10,13 @@ import typer
 from vggbench import cli_options as options
 from vggbench import progress
 from vggbench.cli_common import note, print_json, say, warn_of_fallbacks
-from vggbench.cli_explain import show_estimate, show_missing, show_stages
+from vggbench.cli_explain import published_errors, show_estimate, show_missing, show_stages, show_verdicts
 from vggbench.cli_workers import let_waiting_threads_sleep, threads_each, workers
 
 
 def reproduce(
     out: Annotated[Path, typer.Option(help="Folder for index.html and records.jsonl.", metavar="DIR")],
-    data: Annotated[
-        str,
-        typer.Option(
-            help="Labelled images: a folder (ImageNet's layouts), a tar archive, shards, or sample.",
-            metavar="DIR|sample",
-        ),
-    ] = "sample",
+    data: options.Data = "sample",
     weights: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,7 +25,8 @@ def reproduce(
         ),
     ] = None,
     table: Annotated[list[int] | None, typer.Option(help="Only this table (3-6), repeatable.", metavar="N")] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Only the first N images of the fixed order.")] = None,
+    anchors: options.Anchors = None,
+    images: options.Images = None,
     full: Annotated[
         bool, typer.Option("--full", help="All images for the costly rows too (always so with --data DIR).")
     ] = False,
@@ -42,9 +37,7 @@ def reproduce(
     crops_per_second: Annotated[
         float | None, typer.Option(min=0.001, help="For --dry-run: the first network's speed, instead of a trial.")
     ] = None,
-    preprocess: Annotated[
-        str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
-    ] = None,
+    preprocess: options.Preprocess = None,
     authors: Annotated[
         bool,
         typer.Option(
@@ -97,6 +90,7 @@ def reproduce(
             preprocess=preprocess,
             authors=authors,
             tables=tuple(table or ()),
+            anchors=anchors,
             images=images,
             full=full,
             speed=speed,
@@ -145,6 +139,7 @@ def _show_reproduced(done: Any, json: bool, explain: bool) -> None:
             f"{label:{width}} {row['precision']:5} {row['images']:7,} {row['top1_error_percent']:8.2f} "
             f"{row['top5_error_percent']:8.2f}   {_paper(row)}"
         )
+    show_verdicts([{**row, "label": label} for label, row in rows])
     if done.findings:
         say("")
     for finding in done.findings:
@@ -171,12 +166,8 @@ def _paper(row: dict[str, Any]) -> str:
 
 def evaluate(
     network: options.Network = "D",
-    data: Annotated[
-        str, typer.Option(help="Labelled images: a folder, a tar archive, shards, or sample.", metavar="DIR|sample")
-    ] = "sample",
-    weights: Annotated[
-        str, typer.Option(help="sample, random:SEED, or a safetensors file.", metavar="sample|random:SEED|FILE")
-    ] = "sample",
+    data: options.Data = "sample",
+    weights: options.Weights = "sample",
     protocol: Annotated[
         str,
         typer.Option(
@@ -186,18 +177,12 @@ def evaluate(
     ] = "dense",
     scale: Annotated[int | None, typer.Option(help="Q in pixels, for protocols of one scale.")] = None,
     scales: Annotated[str | None, typer.Option(help="Several Q, as 256,384,512 (default: the paper's for S).")] = None,
-    train_scale: Annotated[
-        str | None, typer.Option(help="The training scale S: 256, 384 or [256;512] (default: what the weights say).")
-    ] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Only the first N images of the fixed order.")] = None,
-    split: Annotated[str, typer.Option(help="Of the sample set: test, tune or train.")] = "test",
-    width: Annotated[
-        float | None, typer.Option(help="Of random weights: multiplies channels and hidden units.")
-    ] = None,
-    crop_size: Annotated[int | None, typer.Option(help="Of random weights: pixels, a multiple of 32.")] = None,
-    preprocess: Annotated[
-        str | None, typer.Option(help="What foreign weights expect: paper-rgb, paper-bgr or torchvision.")
-    ] = None,
+    train_scale: options.TrainScale = None,
+    images: options.Images = None,
+    split: options.Split = "test",
+    width: options.Width = None,
+    crop_size: options.CropSize = None,
+    preprocess: options.Preprocess = None,
     labels: options.Labels = None,
     out: Annotated[Path | None, typer.Option(help="Also write the record here.", metavar="FILE.jsonl")] = None,
     backend: options.Backend = None,
@@ -237,7 +222,7 @@ def evaluate(
                 protocol_name=protocol,
                 scales=options.scales_of(scale, scales),
                 images=images,
-                size={name: value for name, value in (("width", width), ("crop_size", crop_size)) if value is not None},
+                size=options.size_of(width, crop_size),
                 calibration=calibration,
                 setting=setting,
                 progress=report_progress,
@@ -266,18 +251,12 @@ def _show_evaluated(record: Any, counts: dict[str, Any], why: str, out: Path | N
         percent = summary[f"{name}_error_percent"]
         say(f"{label} error {percent:6.2f} %   95 % interval {low:.2f} to {high:.2f}")
     for beside in summary["anchors"]:
-        say(f"{beside['kind']}: {beside['who']}, {_published(beside)}; {beside['reason']}")
+        say(f"{beside['kind']}: {beside['who']}, {published_errors(beside)}; {beside['reason']}")
     if summary["bad"]:
         note(f"{len(summary['bad'])} images were left out, the first: {summary['bad'][0]['id']}")
     say(f"{counts['views_per_second']:.1f} views/s, {counts['cached']:,} image-passes were in the cache")
     if explain:
         show_stages(counts["stages"])
-
-
-def _published(beside: dict[str, Any]) -> str:
-    """Someone's errors in percent, of a row of summary_of()'s anchors."""
-    found = (("top-1", beside["top1_error_percent"]), ("top-5", beside["top5_error_percent"]))
-    return ", ".join(f"{name} {error} %" for name, error in found if error is not None)
 
 
 def report(

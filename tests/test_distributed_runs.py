@@ -2,16 +2,11 @@
 
 import json
 import random
-from collections import Counter
 
 import measuring
 import pytest
 import torch
 import worker_processes
-from measuring import MIXED
-
-from vggbench.measure.accuracy import SHARD_SECONDS
-from vggbench.measure.shards import block_length
 
 IMAGES = 96
 RECIPE = {
@@ -67,46 +62,6 @@ def test_a_worker_killed_and_a_restart_with_another_number_give_the_same_record(
     found = json.loads((tmp_path / "record.json").read_text())
     assert found["record"] == alone
     assert 0 < found["cached"] < 3 * IMAGES, "what was done is not done again"
-
-
-def counted(log):
-    """Of a log: the views that each rank ran, and those of the blocks that it finished."""
-    ran, finished = Counter(), Counter()
-    for line in log.read_text().splitlines():
-        rank, what, views = line.split()
-        if what == "ran":
-            ran[int(rank)] += int(views)
-        else:
-            finished[int(rank)] = int(views)
-    return ran, finished
-
-
-@pytest.mark.parametrize(("first", "then", "blocks"), [(1, 2, 5), (2, 1, 3), (3, 2, 4)])
-def test_a_kill_costs_the_block_in_work_and_nothing_that_was_finished(
-    processes, good_folder, tmp_path, first, then, blocks
-):
-    images = len(list(good_folder.iterdir()))
-    all_views = images * sum(step.views for step in MIXED.passes)
-    largest = max(block_length(step, measuring.WEIGHTS.crop_size) * step.views for step in MIXED.passes)
-    task = {"folder": good_folder, "cache": tmp_path / "cache", "shard_seconds": SHARD_SECONDS}
-    killed = first - 1
-    statuses = processes.run(
-        world=first, kill=(killed, 0), after_blocks=blocks, seconds_per_image=0.003,
-        log=tmp_path / "first", output=tmp_path / "killed.json", **task,
-    )  # fmt: skip
-    assert statuses[killed] == -9
-    assert list((tmp_path / "cache").rglob("*.journal")), "it was killed with blocks that were in no shard"
-    ran, finished = counted(tmp_path / "first")
-    assert finished[killed] > 0
-    assert all(ran[rank] - finished[rank] <= largest for rank in range(first)), "what a worker had in work is a block"
-    output = tmp_path / "record.json"
-    assert processes.run(world=then, log=tmp_path / "second", output=output, **task) == [0] * then
-    again, _ = counted(tmp_path / "second")
-    assert 0 < sum(again.values()) <= all_views - sum(finished.values()), "a finished block was computed again"
-    assert not list((tmp_path / "cache").rglob("*.journal"))
-    assert processes.run(world=1, output=tmp_path / "alone.json", **{**task, "cache": tmp_path / "other"}) == [0]
-    records = [json.loads((tmp_path / name).read_text())["record"] for name in ("record.json", "alone.json")]
-    assert records[0] == records[1]
 
 
 def weights(folder):

@@ -92,3 +92,10 @@ def variant(weights, layout, form="crop", float_layers=(), **more):
 
 def int8(weights, layout, form="crop", float_layers=(), **options):
     return quantize(fp32(weights, form), variant(weights, layout, form, float_layers), **options)
+
+
+def fp8(weights, form="crop", float_layers=(), **more):
+    """The variant, for vggbench.graphs."""
+    return Variant(
+        weights, form, "onnxruntime", "fp8", quantization=Quantization(ranges(weights), float_layers), **more
+    )

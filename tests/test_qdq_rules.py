@@ -7,6 +7,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+from graph_edits import insert, node, put
 from onnx import TensorProto, helper, numpy_helper
 from qdq_networks import NETWORKS, fp32, int8, small, variant
 from typer.testing import CliRunner
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from vggbench.cli import app
 from vggbench.errors import CalibrationError
 from vggbench.graphs import export_onnx
-from vggbench.qdq_rules import EXPLANATIONS, RULES, Violation, check_graph, violations
+from vggbench.qdq_rules import EXPLANATIONS, FP8_RULES, RULES, Violation, check_graph, violations
 
 
 @pytest.fixture
@@ -22,23 +23,6 @@ def graph():
     copy = onnx.ModelProto()
     copy.CopyFrom(int8(small("A"), "tensorrt"))
     return copy
-
-
-def node(graph, name):
-    return next(each for each in graph.graph.node if each.name == name)
-
-
-def put(graph, name, value):
-    """An initializer's new value."""
-    next(each for each in graph.graph.initializer if each.name == name).CopyFrom(numpy_helper.from_array(value, name))
-
-
-def insert(graph, before, *nodes):
-    """Nodes in front of a node, and the node's first input from the last of them."""
-    at = [each.name for each in graph.graph.node].index(before)
-    for offset, each in enumerate(nodes):
-        graph.graph.node.insert(at + offset, each)
-    graph.graph.node[at + len(nodes)].input[0] = nodes[-1].output[0]
 
 
 def pair(name, x, scale="fc7.input.scale", zero="fc7.input.zero"):
@@ -213,7 +197,7 @@ def test_a_node_without_a_name_is_named_by_its_output(graph):
 
 
 def test_every_rule_has_one_line():
-    assert set(EXPLANATIONS) == {*RULES, "opset"}
+    assert set(EXPLANATIONS) == {*RULES, *FP8_RULES, "opset", "fp8-opset"}
     assert all(each.endswith(".") and "\n" not in each for each in EXPLANATIONS.values())
 
 

@@ -138,11 +138,14 @@ def newest_opset() -> int:
     options.log_severity_level = 4  # a refusal is the answer, not an error
     value = helper.make_tensor_value_info
     for opset in range(onnx.defs.onnx_opset_version(), OPSET, -1):
+        # A runtime may have most operators of an opset, and lack the ones that changed last.
+        pair = [helper.make_node("QuantizeLinear", "xs", "q"), helper.make_node("DequantizeLinear", "qs", "y")]
         graph = helper.make_graph(
-            [helper.make_node("Relu", ["x"], ["y"])],
+            [helper.make_node("Relu", "i", "x"), *pair],
             "probe",
-            [value("x", TensorProto.FLOAT, [1])],
+            [value("i", TensorProto.FLOAT, [1])],
             [value("y", TensorProto.FLOAT, [1])],
+            [helper.make_tensor("s", TensorProto.FLOAT, [], [1.0])],
         )
         try:
             onnxruntime.InferenceSession(

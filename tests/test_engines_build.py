@@ -79,7 +79,7 @@ class TestEveryVersion:
             planned(trt)
         assert "\n" not in str(error.value)
         faults.build = "Requested amount of GPU memory (5 bytes) could not be allocated"
-        with pytest.raises(BackendUnavailable, match=r"memory.*--batch, --sizes\.$"):
+        with pytest.raises(BackendUnavailable, match=r"memory.*--batch, --sizes \(of latency: --size\)\.$"):
             planned(trt)
         assert not kept()
 

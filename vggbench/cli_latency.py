@@ -25,10 +25,14 @@ def latency(
     precision: Annotated[str, typer.Option(help=f"fp32, bf16, fp16, int8; {_LIST}.")] = "fp32",
     backend: Annotated[str, typer.Option(help=f"A backend's name or auto, the fastest one here; {_LIST}.")] = "auto",
     batch: Annotated[
-        str | None, typer.Option(help=f"Images a call, {_LIST}; TensorRT builds an engine for each (default: 1; 8 for throughput).", metavar="N,N")
+        str | None,
+        typer.Option(
+            help=f"Images a call, {_LIST}; TensorRT builds an engine for each (default: 1; 8 for throughput).",
+            metavar="N,N",
+        ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="Height x width in pixels, as 384x512, and an engine's alone (default: the crop).", metavar="HxW")
+        str | None, typer.Option(help="Pixels, as 384x512; an engine's too (default: the crop).", metavar="HxW")
     ] = None,
     scenario: Annotated[
         str, typer.Option(help="latency: a call at a time; throughput: batches back to back.")

@@ -16,6 +16,7 @@ from vggbench.errors import UsageError
 if TYPE_CHECKING:
     from vggbench.protocols import Choices
     from vggbench.runs_inputs import Setting
+    from vggbench.sizes import Sizes as EngineSizes
 
 _OPEN = "What the paper leaves open"
 _HOW = "How it runs"
@@ -108,6 +109,23 @@ Device = Annotated[str, typer.Option(help=_DEVICE_HELP, autocompletion=_known("d
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of the CPU backend (default: physical cores).", rich_help_panel=_HOW)
 ]
+Batch = Annotated[
+    str | None,
+    typer.Option(
+        help="What TensorRT engines are built for, in images a call; more are split (default: 1:32:64 crops, 1 whole "
+        "image).",
+        metavar="N|MIN:OPT:MAX",
+        rich_help_panel=_HOW,
+    ),
+]
+Sizes = Annotated[
+    str | None,
+    typer.Option(
+        help="And in pixels of whole images, each a side or HxW, as 224:384:640 (default: from 1 to 8 times the crop).",
+        metavar="N|MIN:OPT:MAX",
+        rich_help_panel=_HOW,
+    ),
+]
 OnBad = Annotated[
     str,
     typer.Option(
@@ -189,6 +207,7 @@ def setting(
     on_bad: str,
     choices: dict[str, str | None],
     decoder: str = "pillow",
+    sizes: EngineSizes | None = None,
 ) -> Setting:
     """Checked before anything costly happens. Raises UsageError, BackendUnavailable."""
     from vggbench import runs_inputs
@@ -201,7 +220,15 @@ def setting(
         on_bad=on_bad,
         choices=checked_choices(choices),
         decoder=decoder,
+        sizes=sizes,
     )
+
+
+def engine_sizes(batch: str | None, sizes: str | None) -> EngineSizes | None:
+    """--batch and --sizes, None if neither was given. Raises UsageError."""
+    from vggbench.sizes import parse
+
+    return parse(batch, sizes)
 
 
 def checked_choices(choices: dict[str, str | None]) -> Choices:

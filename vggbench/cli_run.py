@@ -50,6 +50,8 @@ def reproduce(
     calibration: options.Calibrations = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    batch: options.Batch = None,
+    sizes: options.Sizes = None,
     on_bad: options.OnBad = "stop",
     score_pool: options.ScorePool = None,
     pool_rounding: options.PoolRounding = None,
@@ -82,6 +84,7 @@ def reproduce(
             on_bad=on_bad,
             choices=options.checked_choices(choices),
             decoder=decoder,
+            sizes=options.engine_sizes(batch, sizes),
         )
         request = runs_inputs.Request(
             data=data,
@@ -190,6 +193,8 @@ def evaluate(
     calibration: options.Calibration = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    batch: options.Batch = None,
+    sizes: options.Sizes = None,
     on_bad: options.OnBad = "stop",
     score_pool: options.ScorePool = None,
     pool_rounding: options.PoolRounding = None,
@@ -209,7 +214,8 @@ def evaluate(
 
     with workers() as group:
         choices = _choices(score_pool, pool_rounding, grid_extent, grid_rounding, resize_filter, side_rounding, exif)
-        setting = options.setting(backend, precision, device, threads_each(group, threads), on_bad, choices, decoder)
+        asked, each = options.engine_sizes(batch, sizes), threads_each(group, threads)
+        setting = options.setting(backend, precision, device, each, on_bad, choices, decoder, asked)
         with progress.shown(quiet or json or group.rank > 0) as report_progress:
             found = runs.evaluate(
                 data=data,

@@ -29,6 +29,7 @@ from vggbench.report.rows import measured
 from vggbench.results import Record, write_output, write_records
 from vggbench.runs_inputs import Request, Setting
 from vggbench.runs_precision import Quantizations
+from vggbench.sizes import check_forms
 
 #: (weights digest, its rows' own resize filter, number of first images) -> what ran.
 Results = Mapping[tuple[str, str | None, int], PassResults]
@@ -210,6 +211,7 @@ def evaluate(
     at = scales or default_scales(protocol_name, train_scale or found.train_scale, found.crop_size)
     count = min(images or len(dataset.images), len(dataset.images))
     work = plan.single(found, protocol(protocol_name, at), count)
+    check_forms(setting.sizes, runs_inputs.forms_of(work))
     request = Request(setting, data, calibrations={(network, None): calibration} if calibration else {})
     how = group.first(lambda: runs_precision.quantizations(request, setting, [found], dataset, progress))
     results = run_networks(dataset, work, setting, progress, how, group)

@@ -22,7 +22,7 @@ from vggbench.progress import Report
 from vggbench.protocols import PROTOCOLS, Choices
 from vggbench.report.rows import is_imagenet
 from vggbench.results import Record, read_records
-from vggbench.sizes import Sizes
+from vggbench.sizes import Sizes, check_forms
 
 SAMPLE = "sample"
 #: Random networks for the sample set are as small as the shipped ones.
@@ -155,7 +155,13 @@ def plan_of(request: Request, dataset: Dataset) -> plan.Plan:
         raise UsageError(
             f"Nothing to measure: there are weights of {known}, and {needs or 'no chosen row of the paper needs them'}."
         )
+    check_forms(request.setting.sizes, forms_of(work))
     return work
+
+
+def forms_of(work: plan.Plan) -> set[str]:
+    """Forms of the plan's passes."""
+    return {step.form for network in work.networks for step, _ in network.passes}
 
 
 def on_imagenet(dataset: Dataset) -> bool:

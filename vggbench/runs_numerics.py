@@ -31,6 +31,7 @@ from vggbench.ranges import LAYOUTS, Quantization, Ranges, quantized_inputs
 from vggbench.results import Record, Samples, Workload, write_records
 from vggbench.runs_inputs import Setting
 from vggbench.samples import median, percentile
+from vggbench.sizes import Sizes, check_forms
 from vggbench.statistics import holm
 from vggbench.variants import Variant
 
@@ -54,7 +55,8 @@ class Asked:
 
     reference, variants: see GRAMMAR. form: "crop" (center crop) or "dense" (whole image, no mirror image). scale: None
     takes the training scale's. calibration: file of ranges for int8; None takes the sample set's own. sensitivity: of
-    int8 variants; keep: how many of the worst layers to keep in floating point then.
+    int8 variants; keep: how many of the worst layers to keep in floating point then. sizes: what engines are built for,
+    of the variants that have any.
     """
 
     setting: Setting
@@ -65,6 +67,7 @@ class Asked:
     calibration: Path | None = None
     sensitivity: bool = False
     keep: tuple[int, ...] = (1, 2, 3)
+    sizes: Sizes | None = None
 
 
 def parse(text: str) -> Spec:
@@ -152,13 +155,17 @@ def variants_of(dataset: Dataset, weights: Weights, asked: Asked, progress: Repo
     if not asked.variants:
         raise UsageError(f"No variant to compare. Give one or more: --variant {GRAMMAR}.")
     specs = [parse(text) for text in (asked.reference, *asked.variants)]
+    check_forms(asked.sizes, [asked.form])
     chosen = [_backend(spec, asked.setting.device) for spec in specs]
+    if not any(map(backends.has_profile, chosen)):
+        backends.check_sizes(chosen[-1], asked.sizes)
     ranges = _ranges(dataset, weights, asked, progress) if any(spec.precision in QUANTIZED for spec in specs) else None
     choices, found = asked.setting.choices, list[Variant]()
     for spec, backend in zip(specs, chosen, strict=True):
         quantization = Quantization(ranges, layout=spec.layout) if ranges and spec.precision in QUANTIZED else None
         pooled = (choices.pool_rounding, choices.score_pool)
-        found.append(Variant(weights, asked.form, backend, spec.precision, *pooled, quantization))
+        sizes = asked.sizes if backends.has_profile(backend) else None
+        found.append(Variant(weights, asked.form, backend, spec.precision, *pooled, quantization, sizes))
     return found
 
 

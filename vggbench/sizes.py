@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vggbench.errors import UsageError
@@ -57,6 +58,15 @@ def parse(batch: str | None, sizes: str | None) -> Sizes | None:
     height = _range(":".join(first for first, _, _ in pairs), sizes, "sizes")
     width = _range(":".join(second if x else first for first, x, second in pairs), sizes, "sizes")
     return Sizes(count, height, width)
+
+
+def check_forms(sizes: Sizes | None, forms: Iterable[str]) -> None:
+    """Raises UsageError for sides where nothing is in dense form."""
+    if sizes is not None and sizes.sides and "dense" not in forms:
+        raise UsageError(
+            f"Sizes {sizes.sides}: accepted in dense form alone, and all that was asked for is crops, of the network's "
+            "size. Leave out --sizes, or ask for whole images: --protocol dense (of numerics: --form dense)."
+        )
 
 
 def check_order(name: str, found: Range) -> None:

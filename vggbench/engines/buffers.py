@@ -133,5 +133,5 @@ def out_of_memory(size: int, free: int) -> BackendUnavailable:
     """The one line for a device that is full."""
     return BackendUnavailable(
         f"The GPU has no room for {size / 2**20:.0f} MiB ({free / 2**20:.0f} MiB are free). End what else runs on it, "
-        "or take fewer or smaller images: --batch, --sizes."
+        "or take fewer or smaller images: --batch, --sizes (of latency: --size)."
     )

@@ -120,7 +120,7 @@ def _unparsed(trt: Any, graph: Path, precision: str, parser: Any, errors: list[s
 def _unbuilt(trt: Any, graph: Path, precision: str, profile: Profile, errors: list[str]) -> str:
     why = first_error(errors)
     advice = (
-        f"Build for fewer or smaller images than {profile}: --batch, --sizes"
+        f"Build for fewer or smaller images than {profile}: --batch, --sizes (of latency: --size)"
         if "memory" in why.lower()
         else "Its whole log: logger 'tensorrt' of Python's logging. Another precision or --backend onnxruntime may do"
     )

@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 def trained(processes, folder, tmp_path):
     """Trains so many steps with so many workers; the checkpoint."""
 
-    def run(name: str, world: int, steps: int = 20, fault: str | None = None, **changes):
+    def run(name: str, world: int, fault: str | None = None, steps: int = 20, **changes):
         task = {"folder": folder, "output": tmp_path / name, "dtype": "float32", "steps": steps, "fault": fault}
         assert processes.run(world=world, recipe={**RECIPE, **changes}, **task) == [0] * world
         return torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)
@@ -80,7 +80,8 @@ def test_every_number_of_workers_has_the_gradient_of_its_parts_computed_by_hand(
     recipe = Recipe(**{**RECIPE, "parts": 6, "weight_decay": 0.0})
     one = trained("1", 1, steps=1, parts=6, weight_decay=0.0)
     for world in (2, 3, 6):
-        many = trained(f"{world}", world, steps=1, parts=6, weight_decay=0.0)
+        # Of so small a network all values fit into one piece.
+        many = trained(f"{world}", world, "small pieces" if world == 3 else None, steps=1, parts=6, weight_decay=0.0)
         assert all(torch.equal(a, b) for a, b in zip(momenta(one), momenta(many), strict=True)), world
     for mine, found in zip(by_hand(folder, recipe), momenta(one), strict=True):
         assert torch.allclose(mine, found, rtol=0, atol=1e-6 * float(found.abs().max()))

@@ -1,4 +1,4 @@
-"""Faults that a training over several workers might have, to show that its tests would see them."""
+"""Faults that training over several workers might have, to show that tests would see them; "small pieces" is none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ def plant(name: str | None) -> None:
     """In this process; it takes no fault out again."""
     if name is None:
         return
-    {"seeds by worker": _seeds_by_worker, "rows of another worker": _rows_of_another, "any order": _any_order}[name]()
+    {
+        "seeds by worker": _seeds_by_worker,
+        "rows of another worker": _rows_of_another,
+        "any order": _any_order,
+        "small pieces": _small_pieces,
+    }[name]()
 
 
 def _seeds_by_worker() -> None:
@@ -28,3 +33,8 @@ def _any_order() -> None:
     """Gradients are added from the last part to the first."""
     right = parallel.add_parts
     parallel.add_parts = lambda parameters, own, filled, group: right(parameters, own, filled[::-1], group)
+
+
+def _small_pieces() -> None:
+    """Gradients go round in many pieces, of a number of values that no number of workers divides."""
+    parallel.PIECE = 997

@@ -52,3 +52,14 @@ class CalibrationError(VggbenchError):
     """Calibration ranges or a graph that cannot be used: of other weights, cut short, empty, not one of ours."""
 
     exit_code = 9
+
+
+def first_problem(error: Exception) -> str:
+    """An error of a file's content in one line: of pydantic's the first field that is wrong, of others the first line.
+
+    Asks for pydantic's method and not for its class, so that this module imports nothing.
+    """
+    if callable(problems := getattr(error, "errors", None)):
+        first = problems()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+    return (str(error).splitlines() or [type(error).__name__])[0]

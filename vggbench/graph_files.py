@@ -85,7 +85,9 @@ def read_model(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except OSError as error:
-        raise CalibrationError(f"{path}: cannot read the graph ({error.strerror}).") from error
+        raise CalibrationError(
+            f"{path}: cannot read the graph ({error.strerror}). Name one of vggbench export."
+        ) from error
     except DecodeError as error:
         raise CalibrationError(
             f"{path}: not an ONNX graph, or one that was cut short. Make it with: vggbench export."

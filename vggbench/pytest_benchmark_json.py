@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vggbench.errors import RecordError
+from vggbench.errors import RecordError, first_problem
 from vggbench.history import identity, timing_key
 from vggbench.results import NetworkRun, Record, Samples, Workload
 
@@ -71,8 +71,9 @@ def read(path: Path) -> list[Record]:
     try:
         return [record for name, _, each in stats for record in _records(name, each, document)]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        first = str(error).splitlines()[0]
-        raise RecordError(f"{path}: a benchmark cannot be read ({first}).") from error
+        raise RecordError(
+            f"{path}: a benchmark cannot be read ({first_problem(error)}). Accepted is what pytest-benchmark wrote."
+        ) from error
 
 
 def stats(seconds: Sequence[float]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from vgg_reference.architectures import Architecture
-from vggbench.errors import CalibrationError
+from vggbench.errors import CalibrationError, first_problem
 
 #: 1: first format.
 FORMAT = 1
@@ -142,7 +142,7 @@ def read_ranges(path: Path) -> Ranges:
     try:
         fields: Any = json.loads(path.read_bytes())
     except OSError as error:
-        raise CalibrationError(f"{path}: cannot read the calibration ({error.strerror}).") from error
+        raise CalibrationError(f"{path}: cannot read the calibration ({error.strerror}). {remedy}") from error
     except ValueError as error:
         raise CalibrationError(f"{path}: not a calibration, or one that was cut short ({error}). {remedy}") from error
     if not isinstance(fields, dict) or fields.pop("vggbench", None) != "calibration":
@@ -154,9 +154,7 @@ def read_ranges(path: Path) -> Ranges:
     try:
         return _ADAPTER.validate_python(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise CalibrationError(f"{path}: not a whole calibration ({place}: {first['msg']}). {remedy}") from error
+        raise CalibrationError(f"{path}: not a whole calibration ({first_problem(error)}). {remedy}") from error
 
 
 _ADAPTER = TypeAdapter(Ranges)

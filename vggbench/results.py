@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 import vggbench
-from vggbench.errors import RecordError, StorageError
+from vggbench.errors import RecordError, StorageError, first_problem
 from vggbench.results_engines import Engine, with_engines, without_no_engines
 
 #: 1: first format. 2: numerics and peak, calibration of a network, scenario and process of a timing.
 FORMAT = 2
+_ACCEPTED = "Give a .jsonl or .jsonl.gz that vggbench wrote."
 
 
 class _Frozen(BaseModel):
@@ -228,7 +229,7 @@ def read_records(path: Path) -> list[Record]:
         data = path.read_bytes()
         text = gzip.decompress(data).decode() if path.suffix == ".gz" else data.decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot read records ({error}).") from error
+        raise RecordError(f"{path}: cannot read records ({error}). {_ACCEPTED}") from error
     return _records(path, text)
 
 
@@ -247,7 +248,7 @@ def read_whole_part(path: Path) -> tuple[list[Record], str | None]:
             cut, data = f"{path}: cut in the middle of line {lines + 1}", data[:end]
         text = data.decode()
     except (OSError, zlib.error, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot read records ({error}).") from error
+        raise RecordError(f"{path}: cannot read records ({error}). {_ACCEPTED}") from error
     records = _records(path, text)
     return records, cut and f"{cut}; the {len(records)} records before it are used."
 
@@ -281,9 +282,8 @@ def _records(path: Path, text: str) -> list[Record]:
             if isinstance(fields, dict) and fields.get("format", 0) > FORMAT:
                 raise RecordError(f"{path}, line {number}: {_too_new(fields)}")
             records.append(Record.model_validate(fields))
-        except (ValueError, TypeError, ValidationError) as error:
-            first = str(error).splitlines()[0]
-            raise RecordError(f"{path}, line {number}: not a record ({first}).") from error
+        except (ValueError, TypeError) as error:
+            raise RecordError(f"{path}, line {number}: not a record ({first_problem(error)}). {_ACCEPTED}") from error
     return records
 
 

@@ -92,7 +92,8 @@ def _add_labels(tree: Tree, archive: Path, images: dict[str, list[File]], writte
             raise DataError(f"{archive}: {entry.name!r} holds {text[:40]!r}; accepted is one number from 0 on.")
         if len(images[key]) > 1:
             raise DataError(
-                f"{archive}: {images[key][0].id!r} and {images[key][1].id!r} share one label, {entry.name!r}."
+                f"{archive}: {images[key][0].id!r} and {images[key][1].id!r} share one label, {entry.name!r}. Pack it "
+                "anew."
             )
         tree.labels[images[key][0].id] = str(int(text))
 

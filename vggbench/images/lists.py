@@ -52,7 +52,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}. Grant access, or name another file.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not text in UTF-8. A list has lines of 'file label'.") from error
 
@@ -111,7 +111,9 @@ def _csv_rows(path: Path, text: str, mark: str) -> list[Row]:
                 f"{path}, line {number}: {mark.join(cells)[:80]!r} does not fit the columns above."
             ) from error
         if not file or not label:
-            raise DataError(f"{path}, line {number}: {mark.join(cells)[:80]!r} lacks a file or a label.")
+            raise DataError(
+                f"{path}, line {number}: {mark.join(cells)[:80]!r} lacks a file or a label. Add it."
+            )
         rows.append(Row(number, file, label, name, (box[0], box[1], box[2], box[3]) if len(box) == 4 else None))
     return rows
 
@@ -142,7 +144,9 @@ def label_rows(path: Path, rows: list[Row], own: bool = False) -> Labelled:
         for row in rows:
             label = int(row.label)
             if row.name is not None and names[label] not in (str(label), row.name):
-                raise DataError(f"{path}, line {row.line}: label {label} is {row.name!r}, above {names[label]!r}.")
+                raise DataError(
+                    f"{path}, line {row.line}: label {label} is {row.name!r}, above {names[label]!r}. Name it one way."
+                )
             names[label] = row.name or names[label]
     return Labelled(labels, tuple(names), "integer labels")
 

@@ -44,7 +44,7 @@ def index_file(path: Path) -> list[Entry]:
 
             return index(read, end, str(path))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}. Grant access, or copy it again.") from error
 
 
 def index(read: Callable[[int, int], bytes], end: int, where: str) -> list[Entry]:

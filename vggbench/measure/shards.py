@@ -25,6 +25,7 @@ from safetensors.numpy import save
 from vggbench import backends, cache
 from vggbench.protocols import Choices, Pass
 from vggbench.variants import Variant, digest_of
+from vggbench.views import resized_by
 
 Array = npt.NDArray[np.float32]
 
@@ -88,6 +89,7 @@ def identity(variant: Variant, step: Pass, choices: Choices, decoder: str, devic
         **{f"pass_{key}": value for key, value in dataclasses.asdict(step).items()},
         **{name: getattr(choices, name) for name in names},
         "decoder": decoder,
+        **resized_by(choices),
         "device": device,
         "library": f"{library} {importlib.import_module(library).__version__}" if library else "",
         **backends.identity(variant, device),

@@ -22,7 +22,7 @@ _LIST = "commas between several"
 def latency(
     network: options.Network = "D",
     weights: options.Weights = "random:0",
-    precision: Annotated[str, typer.Option(help=f"fp32, bf16, fp16, int8; {_LIST}.")] = "fp32",
+    precision: Annotated[str, typer.Option(help=f"{options.PRECISIONS}; {_LIST}.")] = "fp32",
     backend: Annotated[str, typer.Option(help=f"A backend's name or auto, the fastest one here; {_LIST}.")] = "auto",
     batch: Annotated[
         str | None,
@@ -118,7 +118,9 @@ def latency(
 
 
 def peak(
-    precision: Annotated[str, typer.Option(help=f"fp32, bf16, fp16, int8 (tf32 on CUDA); {_LIST}.")] = "fp32,bf16,int8",
+    precision: Annotated[
+        str, typer.Option(help=f"fp32, bf16, fp16, int8; on CUDA tf32 and fp8 too; {_LIST}.")
+    ] = "fp32,bf16,int8",
     seconds: Annotated[float, typer.Option(min=0.0, help="The best product is timed so long.")] = 3.0,
     device: options.Device = "auto",
     threads: options.Threads = None,

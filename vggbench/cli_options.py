@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _OPEN = "What the paper leaves open"
 _HOW = "How it runs"
-_PRECISIONS = " or ".join(", ".join(precisions.PRECISIONS).rsplit(", ", 1))
+PRECISIONS = " or ".join(", ".join(precisions.PRECISIONS).rsplit(", ", 1))
 
 
 def _known(name: str) -> Callable[[], list[str]]:
@@ -67,7 +67,7 @@ Backend = Annotated[
     ),
 ]
 Precision = Annotated[
-    str, typer.Option(help=f"{_PRECISIONS}.", autocompletion=_known("precision"), rich_help_panel=_HOW)
+    str, typer.Option(help=f"{PRECISIONS}.", autocompletion=_known("precision"), rich_help_panel=_HOW)
 ]
 Precisions = Annotated[
     str | None,

@@ -115,7 +115,7 @@ def cache_ls(json: options.Json = False) -> None:
         journals = sum(entry.journals for entry in found)
         note = f"; journals of runs that go on or were killed: {journals:,}" if journals else ""
         size = mib(sum(entry.bytes for entry in found))
-        say(f"{kind:12} {len(found):6,} entries {size:>12}   {cache.KINDS[kind]}{note}")
+        say(f"{kind:13} {len(found):6,} entries {size:>12}   {cache.KINDS[kind]}{note}")
 
 
 def cache_prune(
@@ -123,11 +123,11 @@ def cache_prune(
     max_size: Annotated[
         float | None, typer.Option(help="The least recently used until the rest takes so many MiB.", metavar="MIB")
     ] = None,
-    kind: Annotated[list[str] | None, typer.Option(help="Only this kind (see cache ls), repeatable.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="Of this kind only (see cache ls), repeatable.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All entries.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Remove what can be computed again; what killed runs left half-written always goes."""
+    """Remove what can be computed again: by age, by size, or --all. Half-written files of killed runs always go."""
     from vggbench import cache
     from vggbench.doctor import mib
 

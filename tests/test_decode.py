@@ -191,7 +191,7 @@ def test_a_truncated_file_is_a_bad_image(kind):
     ("data", "reason"),
     [
         (b"", "empty file"),
-        (b"hello", "neither of JPEG, PNG, WebP, BMP and GIF: it starts with b'hello'"),
+        (b"hello", "none of JPEG, PNG, WebP, BMP and GIF: it starts with b'hello'"),
         (b"<html>404</html>", "b'<html>40'"),
         (encoded(PHOTO, "TIFF"), "TIFF"),
         (encoded(PHOTO, "PPM"), "neither"),

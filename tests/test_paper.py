@@ -71,7 +71,7 @@ def test_only_the_jittered_d_and_e_have_public_weights():
     for claim in CLAIMS:
         public = all(entry.network in "DE" and entry.train_scale == "[256;512]" for entry in claim.entries)
         assert claim.has_public_weights is public
-    # PROTOCOLS.md, 7: two rows of Table 3, two of Table 4, all of Table 5, rows 2-4 of Table 6.
+    # Two rows of Table 3, two of Table 4, all of Table 5, rows 2-4 of Table 6.
     assert Counter(claim.table for claim in CLAIMS if claim.has_public_weights) == {3: 2, 4: 2, 5: 6, 6: 3}
 
 

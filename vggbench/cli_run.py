@@ -41,7 +41,8 @@ def reproduce(
     authors: Annotated[
         bool,
         typer.Option(
-            "--authors-weights", help="You state that the files are the authors' public models; needed for verdicts."
+            "--authors-weights",
+            help="You state that the files are the authors' public models; for verdicts, where a digest does not say it.",
         ),
     ] = False,
     labels: options.Labels = None,

@@ -101,12 +101,25 @@ def _arithmetic() -> list[Check]:
         has = f"by {unit.name}" if unit else lacks or "always"
         more = precisions.would_do_more(precision) if precision != "fp32" else ""
         try:
-            chosen = f"; auto takes {backends.choose(precision, 'auto').backend}"
+            chosen = f"auto takes {_taken(precision, backends.choose(precision, 'auto').backend)}"
         except BackendUnavailable:
-            chosen = "; no backend runs it here"
-        detail = f"{has}{f' ({more} would do more)' if more else ''}{chosen}"
+            chosen = _simulated_by(precision) or "no backend runs it here"
+        detail = f"{has}{f' ({more} would do more)' if more else ''}; {chosen}"
         found.append(Check(f"{precision} on the CPU", "absent" if lacks else "ok", detail))
     return found
+
+
+def _taken(precision: str, backend: str) -> str:
+    """The backend, and what it computes in where that is another type than the precision's."""
+    row = precisions.find(precision, backend, "cpu")
+    how = precisions.arithmetic(row) if isinstance(row, precisions.Row) else precision
+    return backend if how.startswith(precision) else f"{backend} ({how})"
+
+
+def _simulated_by(precision: str) -> str:
+    """Who rounds as the precision does on the CPU, which no choice of the fastest takes; empty where nobody does."""
+    rows = [row for row in precisions.TABLE if row.simulated and (row.precision, row.device) == (precision, "cpu")]
+    return f"{' and '.join(row.backend for row in rows)} simulates it, if asked by name" if rows else ""
 
 
 def _command_in(text: str) -> str:
@@ -129,7 +142,7 @@ def _cache() -> Check:
         return Check("cache", "broken", f"{place} cannot be written to ({reason})", other)
     detail = f"{place}, {mib(size)} in use, {mib(free)} free"
     if free < WANTED_FREE_BYTES:
-        return Check("cache", "absent", f"{detail}: little space", f"vggbench cache prune, or {other}")
+        return Check("cache", "absent", f"{detail}: little space", f"vggbench cache prune --all, or {other}")
     return Check("cache", "ok", detail)
 
 

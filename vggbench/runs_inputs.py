@@ -27,7 +27,7 @@ from vggbench.sizes import Sizes, check_forms
 SAMPLE = "sample"
 #: Random networks for the sample set are as small as the shipped ones.
 SAMPLE_SIZE: Mapping[str, float | int] = {"width": 1 / 8, "hidden_width": 1 / 16, "crop_size": 64}
-#: No digest of the authors' tensors is published apart from their container, so only the user can say whose they are.
+#: Of a file whose digest is no published one only the user can say whose weights it holds.
 AUTHORS_AS_STATED = "the authors' public model, as stated by who ran this"
 
 
@@ -53,7 +53,8 @@ class Setting:
 class Request:
     """What `reproduce` was asked for. weights: (network, training scale or None) -> file; empty takes the family.
 
-    authors: the user states that the files are the authors' public models; without that no row gets a verdict.
+    authors: the user states that the files are the authors' public models; a file with a published digest needs no word,
+    of others no row gets a verdict without it.
     images: only the first so many; tables, train_scales: only these; full: all images for the costly rows of the sample
     set too. anchors: a name of plan.ANCHORS; None takes "center", beside chosen tables "none". speed: time the networks
     at each precision, where there are several. others: further precisions beside the first; left_out: those that cannot

@@ -29,7 +29,7 @@ from vggbench.errors import BackendUnavailable, UsageError
 
 Pixels = npt.NDArray[np.uint8]
 
-#: Name and version of what decodes: it decides pixels (PROTOCOLS.md: decoders move top-1), so records name it.
+#: Name and version of what decodes: it decides pixels, and so errors, which is why records name it.
 DECODER = f"Pillow {PIL.__version__}, " + (
     f"libjpeg-turbo {features.version('libjpeg_turbo')}"
     if features.version("libjpeg_turbo")
@@ -173,7 +173,7 @@ def _kind(data: bytes) -> str:
         return "GIF"
     if data[:4] in (b"II*\0", b"MM\0*"):
         raise BadImage("a TIFF file; save it as PNG")
-    raise BadImage(f"neither of {_ACCEPTED}: it starts with {data[:8]!r}")
+    raise BadImage(f"none of {_ACCEPTED}: it starts with {data[:8]!r}")
 
 
 def _check_size(width: int, height: int) -> None:

@@ -42,7 +42,7 @@ def reproduce(
         bool,
         typer.Option(
             "--authors-weights",
-            help="You state that the files are the authors' public models; for verdicts, where a digest does not say it.",
+            help="You state that the files are the authors' models; for verdicts, where no digest says it.",
         ),
     ] = False,
     labels: options.Labels = None,

@@ -53,8 +53,8 @@ class Setting:
 class Request:
     """What `reproduce` was asked for. weights: (network, training scale or None) -> file; empty takes the family.
 
-    authors: the user states that the files are the authors' public models; a file with a published digest needs no word,
-    of others no row gets a verdict without it.
+    authors: the user states that the files are the authors' public models; needed for verdicts where a file's digest is
+    no published one.
     images: only the first so many; tables, train_scales: only these; full: all images for the costly rows of the sample
     set too. anchors: a name of plan.ANCHORS; None takes "center", beside chosen tables "none". speed: time the networks
     at each precision, where there are several. others: further precisions beside the first; left_out: those that cannot

@@ -92,22 +92,6 @@ def test_a_provider_is_a_module_with_the_functions_of_the_protocol(name):
     assert isinstance(found.CAPTURES, bool)
 
 
-class FakeEvent:
-    def __init__(self, flags):
-        self.flags = flags
-
-    def record(self, stream):
-        import time
-
-        self.at = time.perf_counter()
-
-    def synchronize(self):
-        assert self.at
-
-    def time_till(self, other):
-        return 1e3 * (other.at - self.at)
-
-
 def pycuda_driver(cuda, popped):
     """pycuda.driver on the fake runtime's memory, with the names that pycuda 2026.1 has."""
 
@@ -116,10 +100,29 @@ def pycuda_driver(cuda, popped):
             self.handle = cuda.cudaStreamCreateWithFlags(flags)[1]
 
         def synchronize(self):
-            pass
+            cuda.cudaStreamSynchronize(self.handle)
+
+        def wait_for_event(self, event):
+            cuda.cudaStreamWaitEvent(self.handle, event.handle, 0)
 
         def __del__(self):
             cuda.cudaStreamDestroy(self.handle)
+
+    class Event:
+        def __init__(self, flags=0):
+            self.handle = cuda.cudaEventCreateWithFlags(flags)[1]
+
+        def record(self, stream):
+            cuda.cudaEventRecord(self.handle, stream.handle)
+
+        def synchronize(self):
+            cuda.cudaEventSynchronize(self.handle)
+
+        def time_till(self, other):
+            return cuda.cudaEventElapsedTime(self.handle, other.handle)[1]
+
+        def __del__(self):
+            cuda.cudaEventDestroy(self.handle)
 
     class Allocation:
         def __init__(self, size):
@@ -144,11 +147,16 @@ def pycuda_driver(cuda, popped):
     driver.MemoryError = type("MemoryError", (Exception,), {})
     driver.init, driver.mem_get_info = (lambda: None), (lambda: (cuda.memory_bytes - cuda.used, cuda.memory_bytes))
     driver.Device = lambda number: types.SimpleNamespace(retain_primary_context=Context)
-    driver.Stream, driver.mem_alloc, driver.Event = Stream, Allocation, FakeEvent
+    driver.Stream, driver.mem_alloc, driver.Event = Stream, Allocation, Event
     driver.event_flags = types.SimpleNamespace(BLOCKING_SYNC=1)
     driver.pagelocked_empty = np.empty
-    driver.memcpy_htod_async = lambda to, array, stream: ctypes.memmove(to, array.ctypes.data, array.nbytes)
-    driver.memcpy_dtoh_async = lambda array, source, stream: ctypes.memmove(array.ctypes.data, source, array.nbytes)
+    copy = ctypes.memmove
+    driver.memcpy_htod_async = lambda to, array, stream: cuda.enqueue(
+        stream.handle, lambda: copy(to, array.ctypes.data, array.nbytes)
+    )
+    driver.memcpy_dtoh_async = lambda array, source, stream: cuda.enqueue(
+        stream.handle, lambda: copy(array.ctypes.data, source, array.nbytes)
+    )
     return driver
 
 

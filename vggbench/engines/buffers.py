@@ -88,6 +88,9 @@ class Buffers(Protocol):
 
     def wait_event(self, event: Any) -> None: ...
 
+    def stream_wait(self, stream: Stream, event: Any) -> None:
+        """What is put on the stream from now on begins after the event; the host goes on."""
+
     def seconds(self, start: Any, stop: Any) -> float:
         """Between two events that have come to pass."""
 

@@ -111,6 +111,10 @@ def wait_event(event: Any) -> None:
     _call("cudaEventSynchronize", event)
 
 
+def stream_wait(stream: Stream, event: Any) -> None:
+    _call("cudaStreamWaitEvent", stream.keep, event, 0)
+
+
 def seconds(start: Any, stop: Any) -> float:
     return float(_call("cudaEventElapsedTime", start, stop)) / 1e3
 

@@ -106,6 +106,10 @@ def wait_event(event: Any) -> None:
     event.synchronize()
 
 
+def stream_wait(stream: Stream, event: Any) -> None:
+    stream.keep.wait_for_event(event)
+
+
 def seconds(start: Any, stop: Any) -> float:
     return float(start.time_till(stop)) / 1e3
 

@@ -100,6 +100,10 @@ def wait_event(event: Any) -> None:
     event.synchronize()
 
 
+def stream_wait(stream: Stream, event: Any) -> None:
+    stream.keep.wait_event(event)
+
+
 def seconds(start: Any, stop: Any) -> float:
     return float(start.elapsed_time(stop)) / 1e3
 

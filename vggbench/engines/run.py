@@ -1,51 +1,33 @@
-"""One engine with its context, stream and memory: host arrays in, host arrays out; TensorRT from 8.6 on."""
+"""One engine with its context, streams and memory: host arrays in, host arrays out; TensorRT from 8.6 on.
+
+Calls overlap. The host copies a piece into pinned memory, from where one stream carries it to the device while the
+engine works on the piece before, on another; its results, few beside the images, follow it on the engine's own.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from vggbench.engines import adapter
-from vggbench.engines.buffers import Buffers, Memory, Pinned, Stream, out_of_memory
+from vggbench.engines import adapter, slots
+from vggbench.engines.buffers import Buffers, Stream, out_of_memory
 from vggbench.engines.logs import collected, create, first_error, logger
 from vggbench.engines.profile import Profile, is_channels_last
+from vggbench.engines.slots import AnyArray, Call, Slot, Tensor
 from vggbench.errors import BackendUnavailable
 from vggbench.sizes import Range
 
-AnyArray = npt.NDArray[Any]
 #: By the names of trt.DataType's members; trt.nptype of 8.6 does not work with a numpy from 1.24 on.
 _TYPES = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "INT32": np.int32, "UINT8": np.uint8}
-#: Pieces of a batch under way at a time: one is copied by the host while the device computes the other.
-_SLOTS = 2
+#: Pieces under way at a time: one is filled by the host or read, one is on its way to the device, one is computed.
+SLOTS = 3
 
 
 class PlanRefused(BackendUnavailable):
     """TensorRT does not take a plan: of another version or GPU, or damaged. It can be built anew."""
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """An input or output of an engine. shape: -1 where sizes are dynamic."""
-
-    name: str
-    dtype: Any
-    shape: tuple[int, ...]
-
-
-@dataclass
-class Slot:
-    """Memory of one piece of a batch, by tensor; grown where a piece needs more. count: images in it, 0 for free."""
-
-    device: dict[str, Memory]
-    host: dict[str, Pinned]
-    shapes: dict[str, tuple[int, ...]]
-    done: Any
-    count: int = 0
 
 
 class Runner:
@@ -59,13 +41,17 @@ class Runner:
         self.buffers = buffers
         self._open = True
         self._slots: list[Slot] = []
+        self._flying: deque[tuple[Call, Slot]] = deque()
         self._runtime: Any = None
         self.engine: Any = None
         self.context: Any = None
-        self._set: Any = None
+        self._shape: tuple[int, ...] | None = None
+        self._bound: tuple[Slot, tuple[int, ...]] | None = None
         self.changes = 0
-        self.stream: Stream = buffers.stream()
+        self._streams: list[Stream] = []
         try:
+            self._streams += [buffers.stream(), buffers.stream()]
+            self.stream, self._uploads = self._streams
             self._load(trt, plan)
         except BaseException:
             self.close()
@@ -111,89 +97,108 @@ class Runner:
 
         images: of the input's type and order, C-contiguous. Raises UsageError for a size outside the profile.
         """
+        return self.submit(images)()
+
+    def submit(self, images: AnyArray) -> Callable[[], dict[str, AnyArray]]:
+        """Begins a call and returns what waits for its results; the images may be changed at once.
+
+        Any number may be under way. Beyond SLOTS pieces the oldest is waited for here, and its results are kept for
+        the call that it is of, as is its error. Raises as the call does.
+        """
+        self._check(images)
+        greatest = self.profile.batch[2]
+        starts = range(0, len(images), greatest)
+        call = Call(len(starts))
+        for start in starts:
+            self._begin(call, images[start : start + greatest])
+        return lambda: self._results(call)
+
+    def _check(self, images: AnyArray) -> None:
         if not self._open:
             raise ValueError("This session is closed.")
-        self.profile.check(*self._sides(images))
-        found: dict[str, list[AnyArray]] = {output.name: [] for output in self.outputs}
-        for results in self._pieces(images):
-            for name, values in results.items():
-                found[name].append(values)
-        return {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in found.items()}
-
-    def _sides(self, images: AnyArray) -> tuple[int, int]:
         height, width = images.shape[1:3] if self.channels_last else images.shape[2:4]
-        return int(height), int(width)
+        self.profile.check(int(height), int(width))
 
-    def _pieces(self, images: AnyArray) -> Iterator[dict[str, AnyArray]]:
-        """Results in the images' order; the next piece is on its way before one is read."""
-        greatest = self.profile.batch[2]
-        waiting: list[Slot] = []
+    def _begin(self, call: Call, piece: AnyArray) -> Slot:
+        while len(self._flying) >= SLOTS:
+            self._read_oldest()
+        slot = self._free_slot()
         try:
-            for number, start in enumerate(range(0, len(images), greatest)):
-                if len(waiting) == _SLOTS:
-                    yield self._read(waiting.pop(0))
-                waiting.append(self._send(images[start : start + greatest], number % _SLOTS))
-            while waiting:
-                yield self._read(waiting.pop(0))
-        finally:
-            if waiting:
-                self.buffers.wait(self.stream)  # after an error nothing may still be written
-                for slot in waiting:
-                    slot.count = 0
+            self._send(slot, piece)
+        except BaseException:
+            self._wait()  # nothing may still read or write the slot when it is used again
+            raise
+        self._flying.append((call, slot))
+        return slot
 
-    def _send(self, piece: AnyArray, number: int) -> Slot:
-        slot = self._prepared(piece.shape, number)
-        sent = slot.host[self.input.name].array[: piece.nbytes].view(piece.dtype).reshape(piece.shape)
-        np.copyto(sent, piece, casting="no")
-        self.copy_in(slot)
+    def _free_slot(self) -> Slot:
+        """The first that is free: calls that are waited for one by one all have the same addresses."""
+        taken = [slot for _, slot in self._flying]
+        free = next((slot for slot in self._slots if slot not in taken), None)
+        if free is None:
+            free = slots.new_slot(self.buffers)
+            self._slots.append(free)
+        return free
+
+    def _results(self, call: Call) -> dict[str, AnyArray]:
+        while not call.ended and self._flying:
+            self._read_oldest()
+        return call.results()
+
+    def _read_oldest(self) -> None:
+        """An error is its call's, which may not be the one that waits."""
+        call, slot = self._flying.popleft()
+        try:
+            call.found.append(slots.read(slot, self.outputs, self.buffers))
+        except BaseException as error:
+            call.failed = error
+            self._wait()
+            if not isinstance(error, Exception):
+                raise
+
+    def _send(self, slot: Slot, piece: AnyArray) -> None:
+        self._prepare(slot, piece.shape)
+        slots.fill(slot, self.input, piece)
+        self.copy_in(slot, self._uploads)
+        self.buffers.record(slot.sent, self._uploads)
+        self.buffers.stream_wait(self.stream, slot.sent)
         self.enqueue()
         self.copy_out(slot)
         self.buffers.record(slot.done, self.stream)
-        slot.count = len(piece)
-        return slot
 
-    def _prepared(self, shape: tuple[int, ...], number: int) -> Slot:
-        """The slot with memory for images of that shape, and the context set to it."""
-        while len(self._slots) <= number:
-            self._slots.append(Slot({}, {}, {}, self.buffers.event()))
-        slot = self._slots[number]
+    def _prepare(self, slot: Slot, shape: tuple[int, ...]) -> None:
+        """Memory in the slot for images of that shape, and the context set to both."""
         # A rest smaller than the profile's least batch is filled up with what lies in memory; its rows are dropped.
         whole = (max(shape[0], self.profile.batch[0]), *shape[1:])
-        if self._set == (number, whole):
-            return slot
-        self.reshape(whole)
+        if self._bound == (slot, whole):
+            return
+        if self._shape != whole:
+            self.reshape(whole)
+        self._bound = None
         self.changes += 1
         for tensor in (self.input, *self.outputs):
             slot.shapes[tensor.name] = tuple(self.context.get_tensor_shape(tensor.name))
-            self._reserve(slot, tensor)
+            if slots.reserve(slot, tensor, self.buffers, self.stream):
+                # What was freed before in the order of one stream is now written from the other.
+                self.buffers.record(slot.done, self.stream)
+                self.buffers.stream_wait(self._uploads, slot.done)
             self.context.set_tensor_address(tensor.name, slot.device[tensor.name].pointer)
-        self._set = number, whole
-        return slot
+        self._bound = slot, whole
 
     def reshape(self, shape: tuple[int, ...]) -> None:
         """Set the context to images of that shape; nothing runs."""
-        self._set = None
+        self._shape = self._bound = None
         if not self.context.set_input_shape(self.input.name, shape):
             raise BackendUnavailable(f"TensorRT refused images of {shape}; the engine takes {self.profile}.")
         unknown = self.context.infer_shapes()
         if unknown:
             raise BackendUnavailable(f"The engine's tensors {', '.join(unknown)} have no size from the images alone.")
+        self._shape = shape
 
-    def _reserve(self, slot: Slot, tensor: Tensor) -> None:
-        size, name = _bytes(slot.shapes[tensor.name], tensor), tensor.name
-        if name in slot.device and slot.device[name].size >= size:
-            return
-        if name in slot.device:
-            self.buffers.free(slot.device.pop(name))
-        if name in slot.host:
-            self.buffers.unpin(slot.host.pop(name))
-        slot.device[name] = self.buffers.allocate(size, self.stream)
-        slot.host[name] = self.buffers.pin(size)
-
-    def copy_in(self, slot: Slot) -> None:
-        """Enqueue the images' way to the device."""
-        name = self.input.name
-        self.buffers.to_device(slot.device[name], slot.host[name], _bytes(slot.shapes[name], self.input), self.stream)
+    def copy_in(self, slot: Slot, stream: Stream | None = None) -> None:
+        """Enqueue the images' way to the device, on the engine's stream if no other is given."""
+        name, size = self.input.name, slots.bytes_of(slot, self.input)
+        self.buffers.to_device(slot.device[name], slot.host[name], size, stream or self.stream)
 
     def enqueue(self) -> None:
         """Enqueue the engine alone. Raises BackendUnavailable where TensorRT refuses."""
@@ -204,55 +209,42 @@ class Runner:
     def copy_out(self, slot: Slot) -> None:
         """Enqueue the results' way to the host."""
         for tensor in self.outputs:
-            size = _bytes(slot.shapes[tensor.name], tensor)
+            size = slots.bytes_of(slot, tensor)
             self.buffers.to_host(slot.host[tensor.name], slot.device[tensor.name], size, self.stream)
-
-    def _read(self, slot: Slot) -> dict[str, AnyArray]:
-        self.buffers.wait_event(slot.done)
-        found = {}
-        for tensor in self.outputs:
-            shape = slot.shapes[tensor.name]
-            data = slot.host[tensor.name].array[: _bytes(shape, tensor)].view(tensor.dtype).reshape(shape)
-            found[tensor.name] = np.array(data[: slot.count])
-        slot.count = 0
-        return found
 
     def loaded(self, images: AnyArray) -> Slot:
         """A slot with these images on the device, for calls to be timed. Raises UsageError for what is not one call."""
-        if not self._open:
-            raise ValueError("This session is closed.")
-        self.profile.check(*self._sides(images))
+        self._check(images)
         self.profile.check_batch(len(images))
-        slot = self._send(images, 0)
-        self._read(slot)
+        call = Call(1)
+        slot = self._begin(call, images)
+        self._results(call)
         return slot
 
+    def _wait(self) -> None:
+        for stream in self._streams:
+            self.buffers.wait(stream)
+
     def close(self) -> None:
-        """Free everything; a second close does nothing."""
+        """Free everything; calls under way have no results any more. A second close does nothing."""
         if not self._open:
             return
         self._open = False
+        self._wait()
+        self._flying.clear()
         buffers = self.buffers
-        buffers.wait(self.stream)
         for slot in self._slots:
-            buffers.end_event(slot.done)
-            for memory in slot.device.values():
-                buffers.free(memory)
-            for pinned in slot.host.values():
-                buffers.unpin(pinned)
+            slots.end_slot(slot, buffers)
         self._slots.clear()
         # In this order: a context must not outlive its engine, nor that its runtime.
         self.context = self.engine = self._runtime = None
-        buffers.end_stream(self.stream)
+        for stream in self._streams:
+            buffers.end_stream(stream)
         buffers.release()
 
 
 def _range(values: list[int]) -> Range:
     return (int(values[0]), int(values[1]), int(values[2]))
-
-
-def _bytes(shape: tuple[int, ...], tensor: Tensor) -> int:
-    return math.prod(shape) * int(np.dtype(tensor.dtype).itemsize)
 
 
 def _refused(trt: Any, why: str) -> PlanRefused:

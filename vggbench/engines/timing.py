@@ -9,7 +9,8 @@ from collections import deque
 from typing import Any
 
 from vggbench.engines.logs import LOG
-from vggbench.engines.run import AnyArray, Runner, Slot
+from vggbench.engines.run import Runner
+from vggbench.engines.slots import AnyArray, Slot
 from vggbench.modes import Mode
 
 #: Calls enqueued back to back before one is waited for; a driver's queue holds about a thousand.

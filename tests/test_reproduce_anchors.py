@@ -47,7 +47,7 @@ def test_the_center_crop_of_the_authors_file_stands_beside_every_figure_of_it(im
     section = page[page.index('id="anchors"') : page.index('id="others"')]
     assert "MatConvNet pretrained page" in section
     assert f"{COUNT} of the 50,000 validation images" in section
-    assert "Other people&#39;s figures for these files" in page
+    assert "views were measured that other people&#39;s figures of these files need" in page
 
 
 def test_on_all_images_it_gets_a_verdict_in_the_terminal_and_on_the_page(images, authors, tmp_path, monkeypatch):
@@ -96,6 +96,17 @@ def test_torchvisions_file_is_cropped_from_images_that_its_own_filter_rescaled(i
     assert (paper["claim"], paper["choices"]["resize_filter"]) == ("table3/A/256", "bicubic")
     assert (beside["claim"], beside["choices"]["resize_filter"]) == (None, "bilinear")
     assert [(each["who"], each["kind"]) for each in beside["anchors"]] == [("torchvision", "not reproduced")]
+
+
+def test_files_stated_to_be_the_authors_are_of_their_training_scale(images, tmp_path, monkeypatch):
+    unknown = write_small(tmp_path / "unknown.caffemodel", "D", seed=3)
+    monkeypatch.setattr(rows, "IMAGENET_IMAGES", COUNT)
+    how = ("--weights", f"D={unknown}", "--authors-weights", "--table", 3, "--anchors", "center")
+    paper, beside = document(reproduce(images, tmp_path, *how, "--json"))["rows"]
+    # Its views are those of a 32-pixel network, which is all that is not the paper's.
+    assert paper["verdict"]["reason"] == "other scales or views than the paper's protocol"
+    assert {each["kind"] for each in beside["anchors"]} == {"not reproduced"}
+    assert beside["row"] == "center/D/[256;512]"
 
 
 def test_unknown_files_and_other_images_have_no_figures(images, authors, tmp_path):

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vggbench import paper
 from vggbench.cli_common import note, print_json, say
 
 #: Rows of one verdict that are named; of more, their number is.
@@ -95,10 +94,11 @@ def megabytes(size: float) -> str:
 def show_missing(missing: Sequence[str]) -> None:
     if not missing:
         return
-    public = {f"{network} trained at S = {paper.PUBLIC_TRAIN_SCALE}" for network in paper.PUBLIC_NETWORKS}
-    given, nobody = (", ".join(name for name in missing if (name in public) is known) for known in (True, False))
-    if given:
-        note(f"No weights for {given}: their rows are not measured. Give them by --weights NETWORK=FILE.")
+    from vggbench.plan import published
+
+    public, nobody = (", ".join(names) for names in published(missing))
+    if public:
+        note(f"No weights for {public}: their rows are not measured. Give them by --weights NETWORK=FILE.")
     if nobody:
         note(
             f"No weights for {nobody}, and nobody published any: their rows are not measured. vggbench train makes "

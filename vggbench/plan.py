@@ -124,6 +124,12 @@ def plan(
     return Plan(tuple(rows), _networks(rows), tuple(dict.fromkeys(missing)))
 
 
+def published(missing: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Of a plan's missing networks, those whose weights the authors published, and those that nobody has."""
+    public = {f"{network} trained at S = {paper.PUBLIC_TRAIN_SCALE}" for network in paper.PUBLIC_NETWORKS}
+    return [name for name in missing if name in public], [name for name in missing if name not in public]
+
+
 def single(weights: Weights, protocol_: Protocol, images: int) -> Plan:
     """One network tested in one way: what `evaluate` runs."""
     rows = (Row(None, (Part(weights, protocol_),), images),)

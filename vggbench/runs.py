@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vggbench import environment, paper, plan, runs_inputs, runs_precision, runs_speed, runs_thumbnails
+from vggbench import environment, paper, plan, runs_inputs, runs_notes, runs_precision, runs_speed, runs_thumbnails
 from vggbench import report as pages
 from vggbench.distributed import ALONE, Group
 from vggbench.findings import Finding, judge
@@ -80,7 +80,7 @@ def reproduce(request: Request, out: Path, progress: Report = silent, group: Gro
         elapsed_seconds=time.monotonic() - clock,
         dataset={**context.dataset, "classes": list(dataset.classes)},
         thumbnails=runs_thumbnails.thumbnails(dataset, records, request.setting.choices),
-        notes=runs_inputs.notes(request, dataset, work),
+        notes=runs_notes.notes(request, dataset, work),
         full=len({row.images for row in work.rows}) == 1,
     )
     write_records(out / "records.jsonl", [*records, *recorded])

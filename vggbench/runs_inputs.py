@@ -189,9 +189,10 @@ def _available(request: Request, claims: Sequence[paper.Claim], classes: int) ->
         for (network, scale), file in request.weights.items():
             planned = known_weights.stand_in(file, network, scale, classes) if request.only_planned else None
             weights = planned or weights_of(file, network, scale, classes, request.preprocess)
+            trained = _train_scale(network, scale, weights)
             if request.authors and weights.status == "other":
-                weights = dataclasses.replace(weights, status="authors", recipe=AUTHORS_AS_STATED)
-            found[network, _train_scale(network, scale, weights)] = weights
+                weights = dataclasses.replace(weights, status="authors", recipe=AUTHORS_AS_STATED, train_scale=trained)
+            found[network, trained] = weights
         return found
     if not request.on_sample:
         raise UsageError("A folder needs weights that know its classes. Give them: --weights D=vgg16.safetensors.")
@@ -263,32 +264,6 @@ def recorded_runs() -> list[Record]:
         if path.is_file():
             return [record.model_copy(update={"origin": "recorded"}) for record in read_records(path)]
     return []
-
-
-def notes(request: Request, dataset: Dataset, work: plan.Plan) -> list[str]:
-    """Sentences for the page about what this run left out."""
-    found = []
-    most = max(row.images for row in work.rows)
-    fewer = {row.images for row in work.rows if row.images < most}
-    if most < dataset.total:
-        found.append(
-            f"Measured on the first {most:,} of {dataset.total:,} images, in a fixed order that keeps classes even."
-        )
-    for count in sorted(fewer):
-        found.append(
-            f"Rows with multi-crop testing (150 crops an image) were measured on {count:,} images; --full takes all."
-        )
-    if request.authors:
-        found.append(f"The weights given are {AUTHORS_AS_STATED}; the verdicts rest on that.")
-    found += request.left_out
-    beside = sum(row.claim is None for row in work.rows)
-    if beside and not request.on_sample:
-        found.append(
-            f"Other people's figures for these files: measured by {beside} rows of their views, --anchors says which."
-        )
-    if work.missing:
-        found.append(f"Not measured, because no weights were given: {', '.join(work.missing)}.")
-    return found
 
 
 def check_out(out: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from vgg_reference.architectures import architecture, count_parameters
 from vgg_reference.weights import Weights
-from vggbench import cache, paper, plan
+from vggbench import cache, plan
 from vggbench.backends import open_session
 from vggbench.images import Dataset, read_image
 from vggbench.images.decode import BadImage, decode
@@ -115,8 +115,8 @@ def free_bytes() -> int:
 
 def downloads(missing: Sequence[str]) -> dict[str, int]:
     """Of the networks that a plan misses ("D trained at S = 256"), those with public weights -> bytes of the file."""
-    public = {f"{network} trained at S = {paper.PUBLIC_TRAIN_SCALE}": network for network in paper.PUBLIC_NETWORKS}
-    return {name: 4 * count_parameters(architecture(public[name])) for name in missing if name in public}
+    public, _ = plan.published(missing)
+    return {name: 4 * count_parameters(architecture(name.partition(" ")[0])) for name in public}
 
 
 def pass_name(step: Pass) -> str:

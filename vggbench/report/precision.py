@@ -166,5 +166,6 @@ def _name(row: Measured, claim: Claim | None) -> str:
 
 def _place(row: Measured, claim: Claim | None) -> str:
     """ "Table 3, S = 256"."""
-    scales = " + ".join(dict.fromkeys(str(run.weights.get("train_scale")) for run in row.record.networks))
+    found = (str(run.weights.get("train_scale") or "not known") for run in row.record.networks)
+    scales = " + ".join(dict.fromkeys(found))
     return f"Table {claim.table}, S = {scales}" if claim else f"S = {scales}"

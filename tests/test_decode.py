@@ -194,7 +194,7 @@ def test_a_truncated_file_is_a_bad_image(kind):
         (b"hello", "none of JPEG, PNG, WebP, BMP and GIF: it starts with b'hello'"),
         (b"<html>404</html>", "b'<html>40'"),
         (encoded(PHOTO, "TIFF"), "TIFF"),
-        (encoded(PHOTO, "PPM"), "neither"),
+        (encoded(PHOTO, "PPM"), "none of"),
         (b"RIFF\0\0\0\0WEBPjunk", "WebP"),
         (b"\xff\xd8\xff\xd9", "JPEG"),
     ],

@@ -45,12 +45,12 @@ def gpu(
     A step that fails is named and the others go on; what is finished is kept, and the same command does only the rest.
     """
     from vggbench import runs_gpu, runs_gpu_targets
-    from vggbench.cli_latency import _batches
+    from vggbench.cli_latency import batches_of
 
     request = runs_gpu.Request(
         networks=networks,
         weights=weights,
-        batches=_batches(batch),
+        batches=batches_of(batch),
         processes=processes,
         min_seconds=min_seconds,
         images=images,

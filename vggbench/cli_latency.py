@@ -93,7 +93,7 @@ def latency(
         weights=weights,
         precisions=_names(precision, "--precision"),
         backends=_names(backend, "--backend"),
-        batches=_batches(batch),
+        batches=batches_of(batch),
         size=_size(size),
         device=device,
         threads=threads,
@@ -155,7 +155,7 @@ def _names(text: str, option: str) -> tuple[str, ...]:
     return names
 
 
-def _batches(text: str | None) -> tuple[int, ...]:
+def batches_of(text: str | None) -> tuple[int, ...]:
     if text is None:
         return ()
     parts = [part.strip() for part in text.split(",")]

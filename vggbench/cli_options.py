@@ -23,7 +23,7 @@ _HOW = "How it runs"
 PRECISIONS = " or ".join(", ".join(precisions.PRECISIONS).rsplit(", ", 1))
 
 
-def _known(name: str) -> Callable[[], list[str]]:
+def known(name: str) -> Callable[[], list[str]]:
     """Values for shell completion, imported only then."""
 
     def values() -> list[str]:
@@ -50,7 +50,7 @@ def _networks() -> list[str]:
 
 def _choice(name: str, help_: str) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(
-        f"--{name.replace('_', '-')}", help=help_, autocompletion=_known(name), rich_help_panel=_OPEN
+        f"--{name.replace('_', '-')}", help=help_, autocompletion=known(name), rich_help_panel=_OPEN
     )
     return option
 
@@ -62,19 +62,17 @@ Backend = Annotated[
     str | None,
     typer.Option(
         help=f"{', '.join(precisions.BACKENDS)} or auto: the fastest one here for the precision (default: auto).",
-        autocompletion=_known("backend"),
+        autocompletion=known("backend"),
         rich_help_panel=_HOW,
     ),
 ]
-Precision = Annotated[
-    str, typer.Option(help=f"{PRECISIONS}.", autocompletion=_known("precision"), rich_help_panel=_HOW)
-]
+Precision = Annotated[str, typer.Option(help=f"{PRECISIONS}.", autocompletion=known("precision"), rich_help_panel=_HOW)]
 Precisions = Annotated[
     str | None,
     typer.Option(
         help="One or several, as fp32,int8; findings are judged at the first (default: on the sample set "
         "fp32,bf16,int8 as far as they run here, else fp32).",
-        autocompletion=_known("precision"),
+        autocompletion=known("precision"),
         rich_help_panel=_HOW,
     ),
 ]
@@ -100,12 +98,12 @@ Anchors = Annotated[
     typer.Option(
         help="Rows beside other people's figures for these files, on ImageNet: center (one center crop), all (ten "
         "crops and dense too), only (center, and no row of the paper), none (default: center; none with --table).",
-        autocompletion=_known("anchors"),
+        autocompletion=known("anchors"),
         metavar="WHICH",
     ),
 ]
 _DEVICE_HELP = f"auto, {' or '.join(precisions.DEVICES)}."
-Device = Annotated[str, typer.Option(help=_DEVICE_HELP, autocompletion=_known("device"), rich_help_panel=_HOW)]
+Device = Annotated[str, typer.Option(help=_DEVICE_HELP, autocompletion=known("device"), rich_help_panel=_HOW)]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of the CPU backend (default: physical cores).", rich_help_panel=_HOW)
 ]

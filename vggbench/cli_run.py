@@ -176,7 +176,7 @@ def evaluate(
         str,
         typer.Option(
             help="center, ten-crop, dense, multi-scale, multi-crop or multi-crop-and-dense.",
-            autocompletion=options._known("protocol"),
+            autocompletion=options.known("protocol"),
         ),
     ] = "dense",
     scale: Annotated[int | None, typer.Option(help="Q in pixels, for protocols of one scale.")] = None,

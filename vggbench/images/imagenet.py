@@ -50,8 +50,7 @@ def is_training_name(file_id: str) -> bool:
 
 
 def v2_variant(names: Sequence[str]) -> str | None:
-    """ "matched-frequency", "threshold0.7", "top-images" or "" by the names of folders; None if it is not "
-    "ImageNet-V2."""
+    """By the names of folders: "matched-frequency", "threshold0.7", "top-images" or ""; None if it is not V2."""
     for name in names:
         if found := _V2.search(name):
             return (found[1] or "").lower().replace("threshold-", "threshold")

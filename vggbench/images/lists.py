@@ -111,9 +111,7 @@ def _csv_rows(path: Path, text: str, mark: str) -> list[Row]:
                 f"{path}, line {number}: {mark.join(cells)[:80]!r} does not fit the columns above."
             ) from error
         if not file or not label:
-            raise DataError(
-                f"{path}, line {number}: {mark.join(cells)[:80]!r} lacks a file or a label. Add it."
-            )
+            raise DataError(f"{path}, line {number}: {mark.join(cells)[:80]!r} lacks a file or a label. Add it.")
         rows.append(Row(number, file, label, name, (box[0], box[1], box[2], box[3]) if len(box) == 4 else None))
     return rows
 

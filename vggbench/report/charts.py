@@ -28,7 +28,7 @@ def _panels(here: str) -> dict[str, str]:
     return {PAPER: "Paper: ImageNet, 1000 classes", HERE: f"Measured: {here}"}
 
 
-def _figure(
+def figure(
     id_: str,
     title: str,
     description: str,
@@ -44,7 +44,7 @@ def _side_by_side(width: str, charts: Sequence[Any]) -> Any:
     return alt.hconcat(*charts, spacing=92, bounds="flush") if width == WIDE else alt.vconcat(*charts, spacing=18)
 
 
-def _by(field: str, domain: Sequence[str], colours: Sequence[str], shapes: Sequence[str]) -> tuple[Any, Any]:
+def by(field: str, domain: Sequence[str], colours: Sequence[str], shapes: Sequence[str]) -> tuple[Any, Any]:
     """Colour and shape of a series; its legend stands in HTML above the chart."""
     colour = alt.Color(field, scale=alt.Scale(domain=list(domain), range=list(colours)), legend=None)
     return colour, alt.Shape(field, scale=alt.Scale(domain=list(domain), range=list(shapes)), legend=None)
@@ -70,7 +70,7 @@ def error_by_depth(rows: Sequence[Measured], here: str) -> Figure | None:
     names = [[name, str(paper.depth(name))] for name in networks]
 
     def panel(name: str, width: str) -> Any:
-        colour, shape = _by("S:N", TRAIN_SCALES, _SERIES, _SHAPES)
+        colour, shape = by("S:N", TRAIN_SCALES, _SERIES, _SHAPES)
         axis = alt.Axis(values=list(range(len(names))), labelExpr=f"{json.dumps(names)}[datum.value]", grid=False)
         scale = alt.Scale(domain=[-0.4, len(names) - 0.6], nice=False)
         base = alt.Chart(alt.InlineData(values=[point for point in points if point["panel"] == name])).encode(
@@ -94,7 +94,7 @@ def error_by_depth(rows: Sequence[Measured], here: str) -> Figure | None:
         size: dict[str, Any] = {"width": 420 if width == WIDE else 268, "height": 230}
         return alt.layer(*shown).properties(title=_panels(here)[name], **size)
 
-    return _figure(
+    return figure(
         "chart-depth",
         "Error by depth, one test scale",
         "Top-1 error of networks A to E in the paper and as measured here, by training scale. The two panels show "
@@ -123,7 +123,7 @@ def single_and_multi_scale(rows: Sequence[Measured], here: str) -> Figure | None
     order = list(dict.fromkeys(str(point["network"]) for point in points))
 
     def panel(name: str, width: str) -> Any:
-        colour, shape = _by("S:N", TRAIN_SCALES, _SERIES, _SHAPES)
+        colour, shape = by("S:N", TRAIN_SCALES, _SERIES, _SHAPES)
         axis = alt.Axis(ticks=False, domain=False, grid=True, labelColor=COLOURS["ink"])
         y = alt.Y("network:N", sort=order, scale=alt.Scale(domain=order), title=None, axis=axis)
         base = alt.Chart(alt.InlineData(values=[p for p in points if p["panel"] == name])).encode(y=y, color=colour)
@@ -141,7 +141,7 @@ def single_and_multi_scale(rows: Sequence[Measured], here: str) -> Figure | None
         size: dict[str, Any] = {"width": 390 if width == WIDE else 226, "height": alt.Step(22)}
         return alt.layer(*layers).properties(title=_panels(here)[name], **size)
 
-    return _figure(
+    return figure(
         "chart-scales",
         "One test scale against three",
         "Top-1 error with one test scale (hollow) and with the mean over three (filled), for each network and training "
@@ -167,7 +167,7 @@ def paper_against_measured(rows: Sequence[Measured], here: str) -> Figure | None
     colours, shapes = (*_SERIES, COLOURS["quoted"]), (*_SHAPES, "diamond")
 
     def draw(width: str) -> Any:
-        colour, shape = _by("table:N", tables, colours, shapes)
+        colour, shape = by("table:N", tables, colours, shapes)
         loose = alt.Scale(zero=False, nice=False, padding=14)
         x = alt.X("paper:Q", title="paper, ImageNet, %", scale=loose, axis=alt.Axis(tickCount=6))
         y: dict[str, Any] = {"title": f"measured, {here}, %", "scale": loose, "axis": alt.Axis(tickCount=6)}
@@ -180,7 +180,7 @@ def paper_against_measured(rows: Sequence[Measured], here: str) -> Figure | None
         return alt.layer(*layers).properties(**size)
 
     names = ("one", "two", "three", "quoted")
-    return _figure(
+    return figure(
         "chart-scatter",
         "Printed against measured error",
         f"One mark a row of Tables 3 to 6, {len(points)} in all: the top-1 error that the paper prints against the one "
@@ -222,7 +222,7 @@ def forest(findings: Sequence[Finding]) -> Figure | None:
 
     def draw(width: str) -> Any:
         styles = list(_VERDICTS.values())
-        colour, shape = _by("verdict:N", list(_VERDICTS), [COLOURS[s[0]] for s in styles], [s[1] for s in styles])
+        colour, shape = by("verdict:N", list(_VERDICTS), [COLOURS[s[0]] for s in styles], [s[1] for s in styles])
         axis = alt.Axis(ticks=False, domain=False, labelLimit=260 if width == WIDE else 130, labelColor=COLOURS["ink"])
         y = alt.Y("name:N", sort=order, scale=alt.Scale(domain=order), title=None, axis=axis)
         base = alt.Chart(alt.InlineData(values=points)).encode(y=y)
@@ -246,7 +246,7 @@ def forest(findings: Sequence[Finding]) -> Figure | None:
         return alt.layer(*layers).properties(width=720 if width == WIDE else 210, height=alt.Step(25))
 
     verdicts = tuple((colour, glyph, name) for name, (colour, _, glyph) in _VERDICTS.items())
-    return _figure(
+    return figure(
         "chart-findings",
         "Effects of the paper's findings",
         "Effect of each finding in percentage points of top-1 error with its 95 % interval. Right of zero is the "

@@ -9,13 +9,11 @@ from statistics import median
 from typing import Any
 
 import altair as alt
-from markupsafe import Markup
 
-import vggbench
 from vggbench.gate import Comparison, Row
 from vggbench.gate_axes import BACKEND_LIBRARIES
 from vggbench.report.figures import COLOURS, NARROW, WIDE, Figure, svg
-from vggbench.report.page import _environment, _policy, _text
+from vggbench.report.page import rendered
 from vggbench.report.rows import signed
 
 #: Verdict -> the style of its badge and the colour's name in charts.
@@ -47,24 +45,16 @@ DRAWN = 40
 
 def page(found: Comparison) -> str:
     """The HTML. The same comparison gives the same bytes."""
-    style, script = _text("page.css") + _text("gate.css"), _text("page.js")
-    shown = [shown_row(number, row) for number, row in enumerate(found.rows, start=1)]
-    return (
-        _environment()
-        .get_template("gate.html.j2")
-        .render(
-            found=found,
-            rows=shown,
-            figures=figures(found),
-            styles=STYLES,
-            headline=HEADLINES[found.verdict],
-            machines=_machines(found),
-            libraries=BACKEND_LIBRARIES,
-            version=vggbench.__version__,
-            style=Markup(style),
-            script=Markup(script),
-            policy=_policy(style, script),
-        )
+    return rendered(
+        "gate.html.j2",
+        ("page.css", "gate.css"),
+        found=found,
+        rows=[shown_row(number, row) for number, row in enumerate(found.rows, start=1)],
+        figures=figures(found),
+        styles=STYLES,
+        headline=HEADLINES[found.verdict],
+        machines=_machines(found),
+        libraries=BACKEND_LIBRARIES,
     )
 
 

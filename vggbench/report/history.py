@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
-from markupsafe import Markup
 
-import vggbench
 from vggbench.history import Change, History, Series
 from vggbench.history_changes import FEWEST_RUNS, PERMUTATIONS
-from vggbench.report import page as shell
 from vggbench.report.figures import COLOURS, NARROW, WIDE, Figure, svg
+from vggbench.report.page import rendered
 from vggbench.report.rows import signed
 
 #: Facts of a change that are shown at once; the others on request.
@@ -23,31 +21,23 @@ FACTS = 4
 
 def history_page(found: History, command: str = "") -> str:
     """The whole page, offline. The same history gives the same bytes."""
-    style, script = shell._text("page.css"), shell._text("page.js")
     rows = [_row(number, series, found) for number, series in enumerate(found.series, start=1)]
     changes = [change for row in rows for change in row["changes"]]
-    return (
-        shell._environment()
-        .get_template("history.html.j2")
-        .render(
-            found=found,
-            rows=rows,
-            changes=changes,
-            changed_rows=sum(1 for row in rows if row["changes"]),
-            judged_rows=sum(1 for row in rows if not row["series"].why),
-            runs=[
-                (number, run, json.dumps(run.environment, indent=1, ensure_ascii=False, default=str))
-                for number, run in enumerate(found.runs, start=1)
-            ],
-            command=command,
-            facts=FACTS,
-            fewest_runs=FEWEST_RUNS,
-            permutations=PERMUTATIONS,
-            version=vggbench.__version__,
-            style=Markup(style),
-            script=Markup(script),
-            policy=shell._policy(style, script),
-        )
+    return rendered(
+        "history.html.j2",
+        found=found,
+        rows=rows,
+        changes=changes,
+        changed_rows=sum(1 for row in rows if row["changes"]),
+        judged_rows=sum(1 for row in rows if not row["series"].why),
+        runs=[
+            (number, run, json.dumps(run.environment, indent=1, ensure_ascii=False, default=str))
+            for number, run in enumerate(found.runs, start=1)
+        ],
+        command=command,
+        facts=FACTS,
+        fewest_runs=FEWEST_RUNS,
+        permutations=PERMUTATIONS,
     )
 
 

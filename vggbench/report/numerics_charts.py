@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from vggbench.report.charts import _by, _figure
+from vggbench.report.charts import by, figure
 from vggbench.report.figures import COLOURS, WIDE, Figure
 from vggbench.report.numerics import Group, layer_rows, with_layers
 
@@ -46,7 +46,7 @@ def sqnr(group: Group) -> Figure | None:
     styles = [names[row.anchor] for row in rows]
 
     def draw(width: str) -> Any:
-        colour, shape = _by(
+        colour, shape = by(
             "variant:N", [row.anchor for row in rows], [COLOURS[s[0]] for s in styles], [s[1] for s in styles]
         )
         axis = alt.Axis(labelAngle=0 if width == WIDE else -90, grid=False, labelOverlap=False)
@@ -58,7 +58,7 @@ def sqnr(group: Group) -> Figure | None:
         )
         return layered.properties(width=820 if width == WIDE else 262, height=230)
 
-    return _figure(
+    return figure(
         f"chart-sqnr-{group.id}",
         f"Signal to noise over depth, {group.title}",
         "Power of each layer's output in the reference over the power of what the variant changed, in decibels; higher "
@@ -81,7 +81,7 @@ def margins(group: Group) -> Figure | None:
     rows, styles = group.rows, series_of(group)
 
     def draw(width: str) -> Any:
-        colour, shape = _by(
+        colour, shape = by(
             "variant:N", [row.anchor for row in rows], [COLOURS[s[0]] for s in styles], [s[1] for s in styles]
         )
         axis = alt.Axis(tickCount=5, format="~g")
@@ -104,7 +104,7 @@ def margins(group: Group) -> Figure | None:
         return alt.layer(half.encode(x=x, y=y), kept, flips).properties(**size)
 
     legend = [(style[0], style[2], row.label) for row, style in zip(rows, styles, strict=True)]
-    return _figure(
+    return figure(
         f"chart-margin-{group.id}",
         f"Margin against drift, {group.title}",
         "One mark an image: the lead of the reference's best logit over its second against the largest change of a "

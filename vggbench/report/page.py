@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +25,28 @@ if TYPE_CHECKING:
 def page(records: list[Record], findings: list[Finding], context: ReportContext) -> str:
     """The HTML of the whole page."""
     given = sections.inputs(records, findings, context)
-    style, script = _text("page.css"), _text("page.js")
+    return rendered(
+        "page.html.j2",
+        given=given,
+        context=context,
+        summary=sections.summary(given),
+        sections=sections.sections(given),
+        paper=paper.source(),
+    )
+
+
+def rendered(template: str, styles: Sequence[str] = ("page.css",), **shown: Any) -> str:
+    """A whole page by its template: what is shown, and with it style, script, policy and version."""
+    style, script = "".join(map(_text, styles)), _text("page.js")
     return (
         _environment()
-        .get_template("page.html.j2")
+        .get_template(template)
         .render(
-            given=given,
-            context=context,
-            summary=sections.summary(given),
-            sections=sections.sections(given),
-            paper=paper.source(),
             version=vggbench.__version__,
             style=Markup(style),
             script=Markup(script),
             policy=_policy(style, script),
+            **shown,
         )
     )
 

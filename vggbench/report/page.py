@@ -35,9 +35,9 @@ def page(records: list[Record], findings: list[Finding], context: ReportContext)
     )
 
 
-def rendered(template: str, styles: Sequence[str] = ("page.css",), **shown: Any) -> str:
+def rendered(template: str, sheets: Sequence[str] = ("page.css",), /, **shown: Any) -> str:
     """A whole page by its template: what is shown, and with it style, script, policy and version."""
-    style, script = "".join(map(_text, styles)), _text("page.js")
+    style, script = "".join(map(_text, sheets)), _text("page.js")
     return (
         _environment()
         .get_template(template)

@@ -101,8 +101,9 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a network is made INT8. float_layers: these stay in floating point (see quantized_inputs for the names).
+    """How a network is made INT8 or FP8.
 
+    float_layers: these stay in floating point (see quantized_inputs for the names); of FP8 more do, see qdq_fp8.
     layout: one of LAYOUTS, or "" for the one that the backend runs best.
     """
 

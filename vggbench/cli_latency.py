@@ -32,7 +32,7 @@ def latency(
         ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="Pixels, as 384x512; an engine's too (default: the crop).", metavar="HxW")
+        str | None, typer.Option(help="Pixels, as 384x512; engines take no others (default: the crop).", metavar="HxW")
     ] = None,
     scenario: Annotated[
         str, typer.Option(help="latency: a call at a time; throughput: batches back to back.")

@@ -5,14 +5,17 @@ Settled from NVIDIA's documentation; nothing of it has been tried on a GPU here.
 - E4M3, x -> castToFp8(clip(x / scale, -448, 448)), ties to even (developer guide, "Quantization Schemes"); ONNX's
   QuantizeLinear has it from opset 19 on, saturating, with the type of the zero point, which therefore must be there:
   without one TensorRT's parser takes INT8 (onnx-tensorrt, QuantDequantLinearHelper). It reads scales in FP16.
-- One scale a tensor, for inputs and weights: what 10.0 takes, and ModelOpt's FP8_DEFAULT_CFG. One a channel came for
-  matrix products with 10.6 on Hopper alone (release notes); E4M3 is a float, its relative step is the same for a small
-  channel down to 2^-15 of the largest value, so that little is to be gained.
+- One scale a tensor, for inputs and weights, as ModelOpt's FP8_DEFAULT_CFG: every TensorRT 10 takes it. Its ONNX
+  exporter gives weights one a channel, which TensorRT lists for matrix products from 10.6 on, on Hopper (release
+  notes). E4M3 is a float, whose relative step does not depend on the channel's size: on the sample networks' weights
+  the rounding is 2.6 % with one scale and 2.2 to 2.6 % with one a channel.
 - Weights stored in FP8 with a DequantizeLinear alone ("Explicit Quantization", quantized weights): a byte each.
-- FP8 convolutions came with 10.2 for Hopper and 10.3 for Ada "with the same limits": channels in multiples of 16, and
-  windows of at most 32 positions, or FP16 or FP32 kernels take over (release notes of 10.2 to 10.16, limitations;
-  ModelOpt's find_nodes_from_convs_to_exclude). So the first layer and the dense form's 7x7 fc6 have no pairs. Matrix
-  products have the same rule here, though no window, so that fc8 of 1,000 classes is FP16 in both forms.
+- FP8 convolutions came with 10.2 for Hopper, and with 10.3 for Ada "with the same limits" (release notes of 10.3;
+  NVIDIA/TensorRT issue 3987: none for a first layer). Windows have at most 32 positions, or FP16 or FP32 kernels take
+  over (release notes, limitations, to 10.16; ModelOpt's find_nodes_from_convs_to_exclude). Channels are multiples of 16
+  (ModelOpt's pull request 395 names such a limit, its exporter leaves out fewer than 16): the stricter reading. So the
+  first layer and the dense form's 7x7 fc6 have no pairs. Matrix products have the same rule here, though no window, so
+  that fc8 of 1,000 classes is FP16 in both forms.
 - What has no pairs is FP16, normalization and the score map's mean FP32, as in the FP16 graph: ModelOpt's default
   (high_precision_dtype fp16). Networks are strongly typed, for which no builder flag is set.
 """

@@ -8,7 +8,7 @@ from cli_runs import TINY, assert_one_line, run
 from PIL import Image
 
 from vgg_reference.weights import random_weights, read_weights, save_weights, state_dict
-from vggbench import quantize, runs_calibrate
+from vggbench import quantize, runs_calibrate, runs_inputs
 from vggbench.errors import CalibrationError
 from vggbench.ranges import FORMAT, read_ranges
 from vggbench.runs_calibrate import ranges_for
@@ -109,7 +109,7 @@ def test_a_damaged_kept_file_is_made_anew(photos, one_cache):
 
 def test_ranges_come_from_a_file_without_touching_images(photos, tmp_path, monkeypatch):
     calibrate(photos, tmp_path / "r.json")
-    monkeypatch.setattr(runs_calibrate, "open_dataset", lambda *_, **__: pytest.fail("opened"))
+    monkeypatch.setattr(runs_inputs, "open_dataset", lambda *_, **__: pytest.fail("opened"))
     assert ranges_for(weights(), file=tmp_path / "r.json") == read_ranges(tmp_path / "r.json")
 
 
@@ -120,7 +120,7 @@ def test_the_sample_set_is_calibrated_on_its_tuning_split(monkeypatch):
         asked.update(more, spec=spec)
         raise CalibrationError("far enough")
 
-    monkeypatch.setattr(runs_calibrate, "open_dataset", opened)
+    monkeypatch.setattr(runs_inputs, "open_dataset", opened)
     with pytest.raises(CalibrationError, match="far enough"):
         ranges_for(weights(), images=300)
     assert (asked["spec"], asked["split"], asked["count"]) == ("sample", "tune", 300)

@@ -17,6 +17,7 @@ from vggbench.gate import Comparison, Limits, compare, read_set
 from vggbench.gate_rows import NOT_COMPARABLE
 from vggbench.progress import Report, silent
 from vggbench.results import Record, read_records, write_output, write_records
+from vggbench.runs_fresh import cause
 
 SIDES = ("base", "head")
 #: Appended to each command: one fresh process, no peak, its records in a file.
@@ -146,8 +147,7 @@ def _finish(command: Sequence[str]) -> str:
         return ""
     last = next((line.strip() for line in reversed(complaints.splitlines()) if line.strip()), "")
     if process.returncode < 0:
-        name = signal.Signals(-process.returncode).name
-        return f"killed by {name}" + (", for want of memory as a rule" if name == "SIGKILL" else "")
+        return cause(process.returncode)
     return f"exit status {process.returncode}" + (f": {last[:300]}" if last else "")
 
 

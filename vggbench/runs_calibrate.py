@@ -7,7 +7,7 @@ from pathlib import Path
 from vgg_reference.weights import Weights
 from vggbench import backends, cache, quantize, runs_inputs
 from vggbench.errors import BackendUnavailable, CalibrationError, StorageError
-from vggbench.images import Dataset, open_dataset
+from vggbench.images import Dataset
 from vggbench.images.decode import DECODER
 from vggbench.progress import Report, silent
 from vggbench.protocols import Choices, Pass, check_choices, default_scales
@@ -51,7 +51,9 @@ def ranges_for(
     missing = backends.module("onnxruntime").available()
     if missing is not None:
         raise BackendUnavailable(missing)
-    dataset = _open(data or runs_inputs.SAMPLE, split, labels, images, progress)
+    data = data or runs_inputs.SAMPLE
+    own = SAMPLE_SPLIT if data == runs_inputs.SAMPLE else FOLDER_SPLIT
+    dataset = runs_inputs.open_images(data, labels, progress, split or own, images)
     place = _place(weights, dataset, method, percentile, choices, scale, on_bad)
     kept = _kept(place, weights)
     if kept is not None:
@@ -94,20 +96,6 @@ def check_file(path: Path) -> None:
 def write(path: Path, ranges: Ranges) -> None:
     """The artefact as a file, whole or not at all. Raises StorageError."""
     write_output(path, to_json(ranges), "the calibration")
-
-
-def _open(data: str, split: str | None, labels: Path | None, images: int, progress: Report) -> Dataset:
-    """No more images than needed are drawn or read."""
-    on_sample = data == runs_inputs.SAMPLE
-    stage = "Drawing the sample images" if on_sample else "Reading the folder"
-    return open_dataset(
-        data,
-        split=split or (SAMPLE_SPLIT if on_sample else FOLDER_SPLIT),
-        cache_root=cache.root(),
-        count=images,
-        labels=labels,
-        progress=lambda done, total: progress(stage, done, total, ""),
-    )
 
 
 def _place(

@@ -39,7 +39,7 @@ def in_fresh_process(work: Callable[..., R], *arguments: Any) -> R:
         kind, answer = receiver.recv()
     except (EOFError, OSError):
         process.join()
-        raise WorkerDied(_cause(process.exitcode)) from None
+        raise WorkerDied(cause(process.exitcode)) from None
     finally:
         with sigint_blocked():  # a second Ctrl-C waits until nothing is left running
             if process.is_alive():
@@ -102,7 +102,8 @@ def _answer(sender: Connection, work: Callable[..., Any], arguments: tuple[Any, 
     sender.close()
 
 
-def _cause(exit_code: int | None) -> str:
+def cause(exit_code: int | None) -> str:
+    """How a process ended that did not do its work, in words; negative: by that signal."""
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name
         return f"killed by {name}" + (", for want of memory as a rule" if name == "SIGKILL" else "")

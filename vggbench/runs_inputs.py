@@ -125,13 +125,19 @@ def dataset_of(request: Request, progress: Report) -> Dataset:
     return open_images(request.data, request.labels, progress)
 
 
-def open_images(data: str, labels: Path | None, progress: Report, split: str = "test") -> Dataset:
-    """A dataset by "sample" or its folder, with progress. Raises DataError, StorageError, UsageError."""
+def open_images(
+    data: str, labels: Path | None, progress: Report, split: str = "test", count: int | None = None
+) -> Dataset:
+    """A dataset by "sample" or its folder, with progress. count: no more images than these are drawn or read.
+
+    Raises DataError, StorageError, UsageError.
+    """
     stage = "Drawing the sample images" if data == SAMPLE else "Reading the folder"
     return open_dataset(
         data,
         split=split,
         cache_root=cache.root(),
+        count=count,
         labels=labels,
         progress=lambda done, total: progress(stage, done, total, ""),
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vggbench.report.rows import anchor_of
+from vggbench.report.rows import anchor_of, class_name, embedded
 from vggbench.results import ImageDrift, LayerDrift, NetworkRun, Numerics, Record
 from vggbench.samples import median, percentile
 from vggbench.statistics import holm
@@ -124,28 +123,22 @@ def with_layers(group: Group) -> list[VariantRow]:
 
 def flipped(group: Group, dataset: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> list[dict[str, Any]]:
     """The images whose answer another precision changed, those that most variants flipped first."""
-    names = dataset.get("classes")
-    labels = list(names) if isinstance(names, list | tuple) else []
-
-    def name(label: int) -> str:
-        return str(labels[label]) if 0 <= label < len(labels) else str(label)
-
     cases: dict[str, dict[str, Any]] = {}
     for row in group.rows:
         for each in row.numerics.changed:
             if each.reference_class != each.variant_class:
                 case = cases.setdefault(each.id, {"id": each.id, "first": each, "answers": {}, "count": 0})
-                answer = {"class": name(each.variant_class), "kind": _kind(each), "variants": []}
+                answer = {"class": class_name(each.variant_class, dataset), "kind": _kind(each), "variants": []}
                 case["answers"].setdefault(each.variant_class, answer)["variants"].append((row, each.drift))
                 case["count"] += 1
     chosen = sorted(cases.values(), key=lambda case: (-case["count"], case["first"].margin))[:FLIPPED]
     for case in chosen:
-        first, jpeg = case["first"], thumbnails.get(case["id"])
-        case["label"] = name(first.label) if first.label >= 0 else "unknown"
-        case["reference"] = name(first.reference_class)
+        first = case["first"]
+        case["label"] = class_name(first.label, dataset) if first.label >= 0 else "unknown"
+        case["reference"] = class_name(first.reference_class, dataset)
         case["margin"] = first.margin
         case["answers"] = list(case["answers"].values())
-        case["src"] = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() if jpeg else ""
+        case["src"] = embedded(thumbnails.get(case["id"]))
     return chosen
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +94,18 @@ def for_claim(rows: Iterable[Measured], claim: Claim) -> list[Measured]:
     return sorted(
         mine, key=lambda row: (row.record.origin != "measured", -1 if row.record.seed is None else row.record.seed)
     )
+
+
+def class_name(label: Any, data: Mapping[str, Any]) -> str:
+    """A label's class by a dataset's description; the label itself where that names none."""
+    names = data.get("classes")
+    known = isinstance(names, list | tuple) and isinstance(label, int) and not isinstance(label, bool)
+    return str(names[label]) if known and 0 <= label < len(names) else str(label)
+
+
+def embedded(jpeg: bytes | None) -> str:
+    """An image as the address of itself, "" for none: a page that requests nothing holds its pictures."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() if jpeg else ""
 
 
 def rank_counts(record: Record) -> dict[str, int]:

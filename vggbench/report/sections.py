@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vggbench import paper
 from vggbench.report import ReportContext, anchors, charts, engine_layers, numerics, raw, tables
 from vggbench.report.precision import EXPECTED_POINTS, missed, precision_rows, what_ran
-from vggbench.report.rows import Measured, class_count, is_imagenet, measured
+from vggbench.report.rows import Measured, class_count, class_name, embedded, is_imagenet, measured
 from vggbench.report.speed import peak_rows, speed_rows
 from vggbench.results import Record, main_precision, precision_of
 
@@ -154,13 +153,6 @@ def quoted(given: Inputs) -> dict[str, Any]:
 
 def hardest(given: Inputs) -> dict[str, Any] | None:
     """Images that are among the hardest of most records; each with the record that is furthest off."""
-    names = given.context.dataset.get("classes")
-    labels = list(names) if isinstance(names, list | tuple) else []
-
-    def name(label: Any) -> str:
-        known = isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(labels)
-        return str(labels[label]) if known else str(label)
-
     cases: dict[str, dict[str, Any]] = {}
     rows = [row for row in given.rows if row.record.hardest]
     for row in rows:
@@ -172,11 +164,12 @@ def hardest(given: Inputs) -> dict[str, Any] | None:
                 known |= {"truth": truth, "case": case, "row": row}
     chosen = sorted(cases.values(), key=lambda case: (-case["count"], case["truth"], case["id"]))[:HARDEST]
     for case in chosen:
-        jpeg = given.context.thumbnails.get(case["id"])
         worst = case["case"]
-        case["label"], case["answer"] = name(worst.get("label")), name(worst.get("answer"))
+        case["label"], case["answer"] = (
+            class_name(worst.get(key), given.context.dataset) for key in ("label", "answer")
+        )
         case["posterior"] = float(worst.get("posterior", 0.0))
-        case["src"] = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() if jpeg else ""
+        case["src"] = embedded(given.context.thumbnails.get(case["id"]))
     return {"cases": chosen, "records": len(rows)} if chosen else None
 
 

@@ -154,7 +154,9 @@ def test_the_fake_has_no_name_that_no_version_has():
         assert not {key for key in vars(kind) if not key.startswith("_")} - offered, name
 
 
-ALLOWED = {"numpy", "tensorrt", "vggbench.engines", "vggbench.errors", "vggbench.cache", "vggbench.modes"}
+ALLOWED = {
+    "numpy", "tensorrt", "vggbench.cache", "vggbench.engines", "vggbench.errors", "vggbench.modes", "vggbench.sizes",
+}  # fmt: skip
 PROVIDERS = {"buffers_torch": {"torch"}, "buffers_cuda": set(), "buffers_pycuda": {"pycuda"}}
 
 

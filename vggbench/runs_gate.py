@@ -19,14 +19,12 @@ class Outputs:
     junit: Path | None = None
 
 
-def gate(
-    base: Sequence[Path], head: Sequence[Path], *, limits: Limits, across: Iterable[str] = (), notes: Iterable[str] = ()
-) -> Comparison:
+def gate(base: Sequence[Path], head: Sequence[Path], *, limits: Limits, across: Iterable[str] = ()) -> Comparison:
     """Files and folders of each side, judged. Raises RecordError, UsageError."""
     sides = [read_set(paths) for paths in (base, head)]
     cuts = [cut for _, found in sides for cut in found]
     names = (_name(base), _name(head))
-    return compare(sides[0][0], sides[1][0], limits=limits, across=across, names=names, notes=[*cuts, *notes])
+    return compare(sides[0][0], sides[1][0], limits=limits, across=across, names=names, notes=cuts)
 
 
 def write(found: Comparison, outputs: Outputs) -> list[Path]:

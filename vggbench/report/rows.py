@@ -98,9 +98,10 @@ def for_claim(rows: Iterable[Measured], claim: Claim) -> list[Measured]:
 
 def class_name(label: Any, data: Mapping[str, Any]) -> str:
     """A label's class by a dataset's description; the label itself where that names none."""
-    names = data.get("classes")
-    known = isinstance(names, list | tuple) and isinstance(label, int) and not isinstance(label, bool)
-    return str(names[label]) if known and 0 <= label < len(names) else str(label)
+    classes = data.get("classes")
+    names = classes if isinstance(classes, list | tuple) else ()
+    known = isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names)
+    return str(names[label]) if known else str(label)
 
 
 def embedded(jpeg: bytes | None) -> str:

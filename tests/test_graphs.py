@@ -118,7 +118,8 @@ def test_every_opset_offered_gives_the_same_scores(score_pool):
         onnx.checker.check_model(model, full_check=True)
         assert [entry.version for entry in model.opset_import] == [opset]
         versions[opset] = model.ir_version
-        assert np.array_equal(scores(model.SerializeToString(), batch), expected)
+        # Not bit for bit: ONNX Runtime 1.23 has other kernels for the operators of opset 22.
+        np.testing.assert_allclose(scores(model.SerializeToString(), batch), expected, rtol=2e-5, atol=1e-4)
     assert len(versions) > 1
     assert versions[17] == versions[18] == 8
     assert versions[19] == 9

@@ -13,9 +13,6 @@ from vggbench.measure import trtexec
 from vggbench.modes import TRANSFERS, WAITS, Mode
 from vggbench.results import NetworkRun, Record
 
-#: More than this between the two medians wants an explanation.
-TOLERANCE = 0.05
-
 
 @dataclass(frozen=True)
 class Compared:

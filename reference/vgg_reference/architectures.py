@@ -87,9 +87,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     )
 }
 
-#: torchvision's name of each network it has.
-TORCHVISION_NAMES = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
-
 
 class UnknownArchitecture(KeyError):
     """A name that is no column of Table 1."""

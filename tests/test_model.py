@@ -9,8 +9,9 @@ from vgg_reference import ARCHITECTURES, build
 from vgg_reference.architectures import architecture, count_parameters, pooled
 from vgg_reference.model import LocalResponseNorm, average_score_map, initialize_he
 
-#: torchvision's own lists (torchvision.models.vgg.cfgs), an M being a max-pool.
+#: torchvision's name of each network it has.
 TORCHVISION_NAMES = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
+#: torchvision's own lists (torchvision.models.vgg.cfgs), an M being a max-pool.
 TORCHVISION_CFGS = {
     "vgg11": "64 M 128 M 256 256 M 512 512 M 512 512 M",
     "vgg13": "64 64 M 128 128 M 256 256 M 512 512 M 512 512 M",

@@ -88,6 +88,15 @@ def test_a_model_that_is_not_here_and_does_not_fit_is_refused_as_if_it_were(imag
     assert reproduce(images, tmp_path, "--weights", "E=VGG_ILSVRC_16_layers", *SPEED).exit_code == 5
 
 
+def test_what_is_in_the_cache_takes_no_time(images, file, tmp_path):
+    how = ("--weights", f"D={file}", "--table", 3)
+    assert reproduce(images, tmp_path, *how).exit_code == 0
+    found = document(reproduce(images, tmp_path, *how, *SPEED, "--json"))
+    assert (found["views_to_compute"], found["seconds"]) == (0, 0)
+    assert found["views"] == 2 * COUNT
+    assert "Time: seconds, for nothing is left to compute." in reproduce(images, tmp_path, *how, *SPEED).stdout
+
+
 def network(form, backend, precision="fp32"):
     passes = tuple((Pass(each, 256, "whole" if each == "dense" else "center", False), 10) for each in form)
     return NetworkPlan(random_weights("D", 0), passes, (), ()), runs_inputs.Setting(backend, precision)

@@ -37,13 +37,11 @@ def show_estimate(estimate: Any, json: bool) -> None:
         f"In all {estimate.crop_equivalents:,.0f} crop-equivalents, each the work of its network on one crop; "
         f"{estimate.views_to_compute:,} of {estimate.views:,} views are not in the cache yet."
     )
-    each = estimate.preparing["decode_seconds_an_image"]
-    say(f"Time: about {duration(estimate.seconds)}, at {estimate.speed}.")
-    say(
-        f"  {estimate.limits} limits: {duration(estimate.network_seconds)} of the network beside "
-        f"{duration(estimate.preparing_seconds)} of preparing images on {_counted(estimate.workers, 'thread')} "
-        f"({1000 * each:.1f} ms an image to decode)"
-    )
+    if estimate.views_to_compute:
+        say(f"Time: about {duration(estimate.seconds)}, at {estimate.speed}.")
+        _show_limits(estimate)
+    else:
+        say("Time: seconds, for nothing is left to compute.")
     parts = ", ".join(f"{megabytes(size)} of {kind}" for kind, size in estimate.disk.items())
     say(
         f"Disk: up to {megabytes(estimate.disk_bytes)} in the cache ({parts}), with what is there already; "
@@ -58,6 +56,15 @@ def show_estimate(estimate: Any, json: bool) -> None:
     if estimate.no_verdict:
         say(f"No row of the paper will get a verdict: {'; '.join(estimate.no_verdict)}.")
     show_missing(estimate.missing)
+
+
+def _show_limits(estimate: Any) -> None:
+    each = estimate.preparing["decode_seconds_an_image"]
+    say(
+        f"  {estimate.limits} limits: {duration(estimate.network_seconds)} of the network beside "
+        f"{duration(estimate.preparing_seconds)} of preparing images on {_counted(estimate.workers, 'thread')} "
+        f"({1000 * each:.1f} ms an image to decode)"
+    )
 
 
 def _show_network(line: dict[str, Any]) -> None:

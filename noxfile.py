@@ -53,7 +53,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The evaluation loop beside decoding and inference alone. Arguments after -- go to pytest."""
+    """What is promised of speed: loop, pipeline, conversion, timing, hot paths. Arguments after -- go to pytest."""
     install(session, "test")
     # As `evaluate` and `reproduce` run: waiting OpenMP threads burn the cores on which images are decoded.
     quiet = {"OMP_WAIT_POLICY": "passive"}

@@ -34,7 +34,7 @@ EXIT_CODES = {
     5: "a weights file that is not what was asked for",
     6: "a backend, precision or device that does not work here",
     7: "the cache or the output folder cannot be read or written",
-    8: "records that cannot be read or cannot share a table",
+    8: "records that cannot be read or cannot share a table (2 in a gate)",
     9: "calibration ranges or a graph that cannot be used",
     EXIT_BUG: "a mistake of the program itself",
     EXIT_INTERRUPTED: "interrupted by Ctrl-C; the same command goes on where it stopped",

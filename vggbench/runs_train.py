@@ -93,7 +93,7 @@ def train(
     if group.rank:
         return None
     if weights is None or weights.path is None:
-        raise UsageError("The run ended before its last epoch.")
+        raise UsageError("The run ended before its last epoch. The same command goes on from its checkpoint.")
     history = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
     cache.write_atomic(out / "curve.html", _curve(recipe, history).encode())
     return Trained(Path(weights.path), weights.digest, history, recipe.parts)

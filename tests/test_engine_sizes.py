@@ -74,6 +74,23 @@ def test_backends_without_a_profile_refuse_them_in_one_line(command, photos, tmp
     assert_one_line(result, UsageError.exit_code, "Asked was batch 1:8:32: accepted by backends that build an engine")
 
 
+@pytest.mark.parametrize("command", ["evaluate", "reproduce"])
+@pytest.mark.parametrize("asked", ["pixels", "floats"])
+def test_backends_without_a_choice_of_input_refuse_one_in_one_line(command, asked, photos, tmp_path):
+    out = ["--precision", "fp32", "--out", tmp_path / "out"] if command == "reproduce" else []
+    result = run(command, "--data", photos, "--backend", "pytorch", *out, "--engine-input", asked, "--quiet")
+    assert_one_line(result, UsageError.exit_code, f"Asked was engine input {asked}: accepted by backends whose engines")
+
+
+def test_an_input_that_is_asked_for_reaches_the_sessions_and_else_the_backends_first_does(engine, photos, monkeypatch):
+    monkeypatch.setattr(fake, "INPUTS", ("floats", "pixels"), raising=False)
+    for scale, asked, wanted in ((32, [], "floats"), (48, ["--engine-input", "pixels", "--batch", "4"], "pixels")):
+        assert evaluate(photos, "--protocol", "center", "--scale", scale, "--images", 1, *asked).exit_code == 0
+        assert engine.pop().sizes == Sizes((4, 4, 4) if asked else None, input=wanted)
+    assert_one_line(evaluate(photos, "--engine-input", "bytes"), 2, "No engine input 'bytes'. Known: floats, pixels.")
+    assert tensorrt.INPUTS[0] == "pixels"
+
+
 def test_a_session_from_python_refuses_them_at_the_same_place():
     variant = Variant(weights_of("A"), "crop", "onnxruntime", sizes=Sizes((1, 2, 3)))
     with pytest.raises(UsageError, match=r"onnxruntime takes any images\. Leave out --batch and --sizes"):

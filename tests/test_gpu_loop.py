@@ -11,7 +11,7 @@ from fake_tensorrt import install
 
 from vgg_reference.weights import random_weights
 from vggbench import backends, runs_gpu, runs_gpu_loop, runs_gpu_steps, runs_gpu_targets
-from vggbench.backends import fake
+from vggbench.backends import fake, tensorrt
 from vggbench.measure import pipeline
 from vggbench.protocols import Choices
 from vggbench.results import NetworkRun, Record, Samples, Workload
@@ -99,13 +99,27 @@ def test_an_engine_is_also_timed_by_its_own_clock(monkeypatch):
     _, cuda, _ = install(monkeypatch, "10.16.1")
     (record,) = time_loop(loop("tensorrt", "fp16", "cuda"))
     said = record.conditions
-    assert record.networks[0].session["device"] == "cuda:0"
+    session = record.networks[0].session
+    assert (session["device"], session["engine_input"]) == ("cuda:0", "pixels")
+    assert said["session_measured"].startswith("pixels of up to 32 images ready in host memory")
+    assert said["session_measured"].endswith(f"{pipeline.IN_FLIGHT + 1} calls under way")
     assert len(said["engine_call_seconds"]) == 2 * runs_gpu_loop.CALLS
     assert (said["engine_batch"], said["engine_transfers"], said["engine_cuda_graph"]) == (32, "excluded", "captured")
     found = target(as_vgg16(record))
     assert found.state in ("met", "not met")
     assert "images/s, transfers included; the engine by itself does" in found.found
     assert not any(cuda.live.values())
+
+
+def test_the_loop_and_the_session_beside_it_open_one_engine_and_no_floats_are_made(monkeypatch):
+    install(monkeypatch, "11.0.0")
+    found, opened = [], tensorrt.open_session
+    monkeypatch.setattr(tensorrt, "open_session", lambda *given: found.append(opened(*given)) or found[-1])
+    monkeypatch.setattr(pipeline, "to_input", None)
+    monkeypatch.setattr(runs_gpu_loop, "to_input", None)
+    time_loop(loop("tensorrt", "fp16", "cuda", rounds=1))
+    assert len({session.info["engine_key"] for session in found}) == 1
+    assert [session.info["engine_source"] for session in found] == ["built", "cache", "cache"]
 
 
 @pytest.fixture

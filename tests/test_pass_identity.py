@@ -15,7 +15,7 @@ from vggbench.engines.opening import Settings
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.measure import shards
 from vggbench.protocols import Choices, crops, dense
-from vggbench.sizes import parse
+from vggbench.sizes import INPUTS, parse
 from vggbench.variants import Variant, digest_of
 
 
@@ -78,6 +78,14 @@ def test_whatever_decides_an_engines_kernels_is_another_pass(machine, monkeypatc
         monkeypatch.setattr(tensorrt, "Settings", lambda options=options: Settings(options=options))
         found.add(engine())
     assert len(found) == 11
+
+
+def test_engines_of_pixels_and_of_floats_are_two_passes(machine):
+    found = {name: identity("tensorrt", device="cuda", sizes=parse(None, None, name)) for name in (None, *INPUTS)}
+    assert {name: each["engine_input"] for name, each in found.items()} == {
+        None: "floats", "floats": "floats", "pixels": "pixels",
+    }  # fmt: skip
+    assert engine(sizes=parse("8", None, "pixels")) not in (engine(sizes=parse("8", None)), digest_of(found["pixels"]))
 
 
 def test_sizes_of_dense_images_are_another_pass_and_their_default_is_the_engines_own(machine):

@@ -17,11 +17,10 @@ from typer.testing import CliRunner
 
 from vgg_reference.weights import Preprocess
 from vggbench import backends, cache, cli, doctor, environment
-from vggbench.backends import layers, ort, tensorrt, tensorrt_pixels
+from vggbench.backends import layers, ort, tensorrt
 from vggbench.engines import cli_engine
-from vggbench.engines.opening import Settings
-from vggbench.engines.profile import Profile
-from vggbench.errors import BackendUnavailable, UsageError
+from vggbench.errors import BackendUnavailable
+from vggbench.graph_pixels import PIXELS, from_pixels
 from vggbench.graphs import INPUT, OUTPUT, build_graph, export_onnx
 from vggbench.measure.accuracy import run_passes
 from vggbench.protocols import PROTOCOLS, protocol
@@ -196,34 +195,16 @@ ODD = Preprocess("BGR", (103.939, 116.779, 123.68), (0.017, 1.0, 0.0173))
 @pytest.mark.parametrize("form", ["crop", "dense"])
 def test_a_graph_from_pixels_gives_the_bits_of_the_float_path(preprocess, form):
     variant = make("tensorrt", form=form)
-    graph = tensorrt_pixels.from_pixels(build_graph(variant), preprocess)
+    graph = from_pixels(build_graph(variant), preprocess)
     onnx.checker.check_model(graph, full_check=True)
     graph.graph.output.append(onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, None))
     views = np.random.default_rng(0).integers(0, 256, (3, 64, 64 if form == "crop" else 90, 3), np.uint8)
     session = ort.inference_session(graph.SerializeToString(), dense=form == "dense")
-    scores, given = session.run([OUTPUT, INPUT], {tensorrt_pixels.PIXELS: views})
+    scores, given = session.run([OUTPUT, INPUT], {PIXELS: views})
     expected = to_input(views, preprocess)
     assert np.array_equal(given, expected)
     plain = ort.inference_session(build_graph(variant).SerializeToString(), dense=form == "dense")
     assert relative(scores, plain.run([OUTPUT], {INPUT: expected})[0]) < 1e-6
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_an_engine_of_pixels_ranks_as_the_float_path(precision, machine):
-    _, cuda, _ = machine("8.6.0")
-    variant, settings = make("tensorrt", precision=precision), Settings(Profile((1, 2, 4), (64,) * 3, (64,) * 3))
-    session = tensorrt_pixels.PixelSession(variant, settings)
-    floats = tensorrt.open_session(variant, "cuda", 1, settings)
-    views = np.random.default_rng(1).integers(0, 256, (9, 64, 64, 3), np.uint8)
-    found, expected = session(views), floats(to_input(views, variant.weights.preprocess))
-    assert np.array_equal(np.argsort(-found, axis=1), np.argsort(-expected, axis=1))
-    with pytest.raises(UsageError, match="uint8"):
-        session(views.astype(np.float32))
-    for each in (session, session, floats):
-        each.close()
-    with pytest.raises(ValueError, match="closed"):
-        session(views)
-    assert not any(cuda.live.values())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

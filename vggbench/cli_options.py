@@ -124,6 +124,14 @@ Sizes = Annotated[
         rich_help_panel=_HOW,
     ),
 ]
+EngineInput = Annotated[
+    str | None,
+    typer.Option(
+        help="Of TensorRT's: pixels (uint8, normalized inside, the default) or floats, four times the bytes.",
+        autocompletion=lambda: ["pixels", "floats"],
+        rich_help_panel=_HOW,
+    ),
+]
 OnBad = Annotated[
     str,
     typer.Option(
@@ -222,11 +230,11 @@ def setting(
     )
 
 
-def engine_sizes(batch: str | None, sizes: str | None) -> EngineSizes | None:
-    """--batch and --sizes, None if neither was given. Raises UsageError."""
+def engine_sizes(batch: str | None, sizes: str | None, engine_input: str | None = None) -> EngineSizes | None:
+    """--batch, --sizes and --engine-input, None if none was given. Raises UsageError."""
     from vggbench.sizes import parse
 
-    return parse(batch, sizes)
+    return parse(batch, sizes, engine_input)
 
 
 def checked_choices(choices: dict[str, str | None]) -> Choices:

@@ -53,6 +53,7 @@ def reproduce(
     threads: options.Threads = None,
     batch: options.Batch = None,
     sizes: options.Sizes = None,
+    engine_input: options.EngineInput = None,
     on_bad: options.OnBad = "stop",
     score_pool: options.ScorePool = None,
     pool_rounding: options.PoolRounding = None,
@@ -85,7 +86,7 @@ def reproduce(
             on_bad=on_bad,
             choices=options.checked_choices(choices),
             decoder=decoder,
-            sizes=options.engine_sizes(batch, sizes),
+            sizes=options.engine_sizes(batch, sizes, engine_input),
         )
         request = runs_inputs.Request(
             data=data,
@@ -196,6 +197,7 @@ def evaluate(
     threads: options.Threads = None,
     batch: options.Batch = None,
     sizes: options.Sizes = None,
+    engine_input: options.EngineInput = None,
     on_bad: options.OnBad = "stop",
     score_pool: options.ScorePool = None,
     pool_rounding: options.PoolRounding = None,
@@ -215,7 +217,7 @@ def evaluate(
 
     with workers() as group:
         choices = _choices(score_pool, pool_rounding, grid_extent, grid_rounding, resize_filter, side_rounding, exif)
-        asked, each = options.engine_sizes(batch, sizes), threads_each(group, threads)
+        asked, each = options.engine_sizes(batch, sizes, engine_input), threads_each(group, threads)
         setting = options.setting(backend, precision, device, each, on_bad, choices, decoder, asked)
         with progress.shown(quiet or json or group.rank > 0) as report_progress:
             found = runs.evaluate(

@@ -18,6 +18,7 @@ from vggbench import cache, qdq
 from vggbench.errors import UsageError, WeightsError
 from vggbench.graph_files import MAX_MODEL_BYTES, sha256_of, weight_bytes, write_model
 from vggbench.graph_nodes import INPUT, OUTPUT, Draft, draw
+from vggbench.graph_pixels import from_pixels
 from vggbench.precisions import QUANTIZED
 from vggbench.qdq_fp8 import fp16_layers
 from vggbench.variants import Variant, digest_of
@@ -45,7 +46,8 @@ def build_graph(variant: Variant, opset: int | None = None, *, storage_only: boo
     "fp16": weights and layers in FLOAT16, but for local response normalization and the mean over the score map, which
     stay in FP32; batch norm is folded into the convolutions. storage_only: FP16 weights alone, cast to FP32 before
     each layer, for CPUs that do not compute in FP16. "int8": Q/DQ nodes in ``variant.quantization``'s layout. "fp8":
-    Q/DQ nodes of E4M3 in an FP16 graph (see qdq_fp8). opset: None for least_opset's.
+    Q/DQ nodes of E4M3 in an FP16 graph (see qdq_fp8). Of a variant that takes pixels: those in place of "images" (see
+    graph_pixels). opset: None for least_opset's.
     Raises UsageError, WeightsError, CalibrationError.
     """
     opset = least_opset(variant.precision) if opset is None else opset
@@ -60,6 +62,8 @@ def build_graph(variant: Variant, opset: int | None = None, *, storage_only: boo
     model = _model(draft)
     if variant.precision in QUANTIZED:
         model = qdq.quantize(model, variant)
+    if variant.takes_pixels:
+        model = from_pixels(model, variant.weights.preprocess)
     said = provenance(variant, opset, storage_only=storage_only)
     helper.set_model_props(model, dict(sorted(said.items())))
     return model
@@ -116,6 +120,8 @@ def provenance(variant: Variant, opset: int | None = None, *, storage_only: bool
     }
     if variant.precision in QUANTIZED:
         found["qdq_version"] = str(qdq.QDQ_VERSION)
+    if variant.takes_pixels:
+        found["input"] = "pixels"
     if variant.precision == "fp8":
         found["fp16_layers"] = " ".join(fp16_layers(variant))
     # A foreign file is called what its file is called today; its digest names it.

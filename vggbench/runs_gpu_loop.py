@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import tempfile
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from vggbench import backends
 from vggbench.backends import Session
+from vggbench.backends.uploads import for_passes
 from vggbench.images import Dataset, LabelledImage
 from vggbench.measure import conditions, pipeline, shards, stages
 from vggbench.measure.accuracy import PassResults, run_passes
@@ -95,6 +97,7 @@ def time_loop(asked: Loop) -> list[Record]:
     Sessions are opened before the seconds begin. Raises what open_session and run_passes raise.
     """
     started, before = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
+    asked = as_evaluated(asked)
     weights, choices = asked.variant.weights, Choices()
     (step,) = protocol("center", (weights.crop_size * SCALE // CROP,)).passes
     dataset, decoded = in_memory(asked.images, weights.crop_size, choices)
@@ -129,6 +132,13 @@ def time_loop(asked: Loop) -> list[Record]:
             conditions={**said(loops, alone, handed), **around},
         )
     ]
+
+
+def as_evaluated(asked: Loop) -> Loop:
+    """With the input that the loop's own sessions have, which for an engine are pixels."""
+    variant = asked.variant
+    sizes = for_passes(variant.backend, variant.sizes)
+    return dataclasses.replace(asked, variant=dataclasses.replace(variant, sizes=sizes))
 
 
 def said(loops: Sequence[PassResults], alone: Sequence[Alone], handed: Handed) -> dict[str, Any]:
@@ -226,6 +236,7 @@ def loop_once(asked: Loop, dataset: Dataset, decoded: DecodedImages, step: Pass)
             threads=asked.threads,
             cache_root=Path(folder),
             decoded=decoded,
+            sizes=variant.sizes,
         )
 
 
@@ -236,7 +247,7 @@ def session_once(asked: Loop, handed: Handed) -> Alone:
         calls: list[float] = []
         if isinstance(session, Timed):
             images = handed.ready[max(handed.shapes)]
-            if handed.kind == "pixels":
+            if handed.kind == "pixels" and not asked.variant.takes_pixels:
                 images = to_input(images, asked.variant.weights.preprocess)
             calls = session.time_calls(images, CALLS, True)
         return Alone(seconds, calls, dict(session.info))

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from vgg_reference.architectures import architecture, count_parameters
 from vgg_reference.weights import Weights
 from vggbench import cache, plan
 from vggbench.backends import open_session
+from vggbench.backends.uploads import for_passes
 from vggbench.images import Dataset, read_image
 from vggbench.images.decode import BadImage, decode
 from vggbench.measure.latency import random_input
@@ -42,10 +46,11 @@ class Preparing:
 
 def macs_per_second(weights: Weights, setting: Setting, batch: int = TRIAL_BATCH) -> float:
     """Multiply-accumulates a second of the network here, on crops. Raises BackendUnavailable."""
-    variant = Variant(weights, "crop", setting.backend, setting.precision, sizes=setting.sizes)
+    sizes = for_passes(setting.backend, setting.sizes)
+    variant = Variant(weights, "crop", setting.backend, setting.precision, sizes=sizes)
     session = open_session(variant, setting.device, setting.threads)
     try:
-        images = random_input(batch, (weights.crop_size, weights.crop_size))
+        images = trial_images(variant, batch)
         session(images)
         calls, started = 0, time.perf_counter()
         while (elapsed := time.perf_counter() - started) < TRIAL_SECONDS or not calls:
@@ -54,6 +59,14 @@ def macs_per_second(weights: Weights, setting: Setting, batch: int = TRIAL_BATCH
         return calls * batch * plan.crop_macs(weights) / elapsed
     finally:
         session.close()
+
+
+def trial_images(variant: Variant, batch: int) -> npt.NDArray[Any]:
+    """Random crops as the variant's session takes them."""
+    side = variant.weights.crop_size
+    if variant.takes_pixels:
+        return np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
+    return random_input(batch, (side, side))
 
 
 def preparing(

@@ -1,4 +1,4 @@
-"""Sizes that engines are asked to be built for, as typed and before it is known for which network."""
+"""What engines are asked to be built for, sizes and input, as typed and before it is known for which network."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from vggbench.errors import UsageError
 Range = tuple[int, int, int]
 #: Where they are typed.
 OPTIONS = {"batch": "--batch", "height": "--sizes", "width": "--sizes"}
+#: What an engine takes: (n, 3, h, w) float32, normalized, or (n, h, w, 3) uint8, RGB, and then it normalizes itself.
+INPUTS = ("floats", "pixels")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Images a call, and sides of dense images in pixels. None: the default of the form, see engines.profile."""
+    """Images a call, and sides of dense images in pixels. None: the default of the form, see engines.profile.
+
+    input: of INPUTS; None for floats, in evaluations for what serves them best, see backends.uploads.for_passes.
+    """
 
     batch: Range | None = None
     height: Range | None = None
     width: Range | None = None
+    input: str | None = None
 
     def __post_init__(self) -> None:
         for name in OPTIONS:
@@ -28,6 +34,8 @@ class Sizes:
                 check_order(name, asked)
         if (self.height is None) != (self.width is None):
             raise UsageError("Sizes have one side alone; accepted are both or none. Give --sizes MIN:OPT:MAX.")
+        if self.input not in (None, *INPUTS):
+            raise UsageError(f"No engine input {self.input!r}. Known: {', '.join(INPUTS)}.")
 
     @property
     def sides(self) -> str:
@@ -37,27 +45,28 @@ class Sizes:
 
     def of_crops(self) -> Sizes | None:
         """What is left of them in crop form, whose sides are the network's."""
-        return Sizes(self.batch) if self.batch else None
+        return Sizes(self.batch, input=self.input) if self.batch or self.input else None
 
     def __str__(self) -> str:
         batch = ":".join(map(str, self.batch)) if self.batch else ""
-        return " ".join(f"{name} {text}" for name, text in (("batch", batch), ("sizes", self.sides)) if text)
+        said = (("batch", batch), ("sizes", self.sides), ("engine input", self.input))
+        return " ".join(f"{name} {text}" for name, text in said if text)
 
 
-def parse(batch: str | None, sizes: str | None) -> Sizes | None:
+def parse(batch: str | None, sizes: str | None, input: str | None = None) -> Sizes | None:
     """From "8" or "1:8:32" images, and "384", "224:384:640" or "224x224:384x512:..." pixels of dense images.
 
     None if neither was given. Raises UsageError.
     """
-    if batch is None and sizes is None:
+    if batch is None and sizes is None and input is None:
         return None
     count = _range(batch, batch, "batch") if batch is not None else None
     if sizes is None:
-        return Sizes(count)
+        return Sizes(count, input=input)
     pairs = [text.partition("x") for text in sizes.split(":")]
     height = _range(":".join(first for first, _, _ in pairs), sizes, "sizes")
     width = _range(":".join(second if x else first for first, x, second in pairs), sizes, "sizes")
-    return Sizes(count, height, width)
+    return Sizes(count, height, width, input)
 
 
 def check_forms(sizes: Sizes | None, forms: Iterable[str]) -> None:

@@ -24,7 +24,7 @@ class Variant:
     form: "crop" or "dense". quantization: for "int8" and "fp8" only. pool_rounding and score_pool (see
     protocols.Choices) act in dense form only, and are normalized to "floor" and "mean_logits" in crop form, where they
     change nothing. sizes: what engines are asked to be built for, of backends that have a profile (see
-    backends.check_sizes), the batch alone in crop form; None for their default.
+    backends.check_sizes), batch and input alone in crop form; None for their default, and an input of floats.
     """
 
     weights: Weights
@@ -46,6 +46,11 @@ class Variant:
         elif self.quantization is not None and not self.quantization.layout:
             layout = BEST_LAYOUT.get(self.backend, "tensorrt") if self.precision == "int8" else "tensorrt"
             object.__setattr__(self, "quantization", dataclasses.replace(self.quantization, layout=layout))
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether its engine takes views as they are, (n, h, w, 3) uint8, and normalizes them itself."""
+        return self.sizes is not None and self.sizes.input == "pixels"
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -25,7 +25,8 @@ Array = npt.NDArray[np.float32]
 #: ``precisions(device) -> dict[str, str | None]`` (precision -> None, or why not here) and
 #: ``open_session(variant, device, threads) -> Session``. One whose engines are built for sizes also has
 #: ``profile_of(variant) -> Profile`` and ``identity(variant) -> dict``, see ``identity``; one that makes an engine for
-#: a single batch and size has ``open_for``. Modules are imported on opening, so absent libraries cost nothing.
+#: a single batch and size has ``open_for``, one whose engines may take pixels has ``INPUTS``, see
+#: ``uploads.for_passes``. Modules are imported on opening, so absent libraries cost nothing.
 BACKENDS: dict[str, str] = {
     "pytorch": "vggbench.backends.pytorch",
     "onnxruntime": "vggbench.backends.ort",
@@ -47,7 +48,7 @@ class Session(Protocol):
 
     Calling it takes preprocessed images (n, 3, h, w), float32, C-contiguous, and gives (n, classes) float32 logits of
     the posterior: a soft-max over classes is the image's posterior. In crop form h = w = crop size; in dense form any
-    h, w >= crop size, the score map already averaged. It blocks until the scores are there.
+    h, w >= crop size, the score map already averaged. It blocks until the scores are there. Of pixels: see uploads.
     """
 
     #: "cpu" or "cuda:0".
@@ -183,8 +184,14 @@ def has_profile(name: str) -> bool:
 
 
 def check_sizes(name: str, sizes: Sizes | None) -> None:
-    """Raises UsageError for sizes of a backend that has no profile, or no such backend."""
-    if sizes is None or has_profile(name):
+    """Raises UsageError for sizes of a backend that has no profile, an input of one without a choice, or no backend."""
+    sizes = sizes or Sizes()
+    if sizes.input and sizes.input not in getattr(module(name), "INPUTS", ()):
+        raise UsageError(
+            f"Asked was engine input {sizes.input}: accepted by backends whose engines may take either, and {name} has "
+            "no choice. Leave out --engine-input, or name such a backend: --backend tensorrt."
+        )
+    if not (sizes.batch or sizes.sides) or has_profile(name):
         return
     raise UsageError(
         f"Asked was {sizes}: accepted by backends that build an engine for a profile, and {name} takes any images. "

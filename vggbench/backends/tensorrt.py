@@ -1,7 +1,9 @@
 """TensorRT 8.6 to 11 on the first GPU: engines of the graphs of vggbench.graphs, run by vggbench.engines.
 
 FP32 with and without TF32, FP16 of an FP16-typed graph, INT8 and FP8 of explicit Q/DQ pairs. An engine is built once
-for a GPU, graph and profile and kept in the cache; images of other sizes than its profile's are refused.
+for a GPU, graph and profile and kept in the cache; images of other sizes than its profile's are refused. It takes
+floats, or pixels: uint8, normalized in the engine, which ranks as floats do within the roundings that
+vggbench.graph_pixels states.
 """
 
 from __future__ import annotations
@@ -9,16 +11,19 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy.typing as npt
+
 from vgg_reference.architectures import architecture
 from vggbench import cache, environment
 from vggbench import precisions as table
 from vggbench.backends import Array, check_images, check_scores, default_threads, describe, offered
+from vggbench.backends.uploads import check_pixels
 from vggbench.engines import adapter, buffers, layers, plans
 from vggbench.engines.device import NO_DRIVER, first_device
 from vggbench.engines.logs import LOG
@@ -33,6 +38,10 @@ from vggbench.qdq_fp8 import fp16_layers
 from vggbench.ranges import quantized_inputs
 from vggbench.variants import Variant
 
+#: (n, 3, h, w) float32, or (n, h, w, 3) uint8 of an engine that takes pixels.
+Input = npt.NDArray[Any]
+#: The first is for evaluations, see uploads.for_passes; floats for timing, and numerics, where all get the same.
+INPUTS = ("pixels", "floats")
 _NO_CPU = "TensorRT has no CPU device"
 
 
@@ -93,7 +102,13 @@ def identity(variant: Variant) -> dict[str, Any]:
     device = first_device()
     if device is None:
         raise BackendUnavailable(NO_DRIVER)
-    return plans.decisive(load(), variant.precision, profile_of(variant), Settings().options, device)
+    found = plans.decisive(load(), variant.precision, profile_of(variant), Settings().options, device)
+    return {**found, "engine_input": engine_input(variant)}
+
+
+def engine_input(variant: Variant) -> str:
+    """Of sizes.INPUTS."""
+    return "pixels" if variant.takes_pixels else "floats"
 
 
 def open_session(
@@ -116,7 +131,10 @@ def open_for(variant: Variant, device: str, threads: int | None, batch: int, siz
 
 
 class TensorRtSession:
-    """One engine; see vggbench.backends.Session and vggbench.measure.latency.Timed."""
+    """One engine; see vggbench.backends.Session and vggbench.measure.latency.Timed.
+
+    Where it takes pixels, so does every call, and there is submit, see vggbench.backends.uploads.PixelSession.
+    """
 
     def __init__(self, variant: Variant, threads: int, settings: Settings) -> None:
         trt = load()
@@ -127,8 +145,11 @@ class TensorRtSession:
         with graph_file(variant) as graph:
             self._runner, self.info = opened(trt, graph, variant.precision, self.profile, settings)
         self.info = {**describe(variant, self.device, threads), **self.info}
+        self.info["engine_input"] = engine_input(variant)
         self._timer = Timer(self._runner)
         self.info |= self._timer.info
+        if variant.takes_pixels:
+            self.submit = self._submit
         try:
             self._look_at_layers(trt)
         except BaseException:
@@ -139,7 +160,7 @@ class TensorRtSession:
         """What the layers run in, for the record; a warning where one fell back."""
         assert self._runner is not None
         names, how = list(quantized_inputs(architecture(self._variant.weights.network))), self._variant.quantization
-        self._runner.reshape(self.profile.shapes()[1])
+        self._runner.reshape(self.profile.shapes(self._runner.channels_last)[1])
         found = layers.layers_of(trt, self._runner.engine, self._runner.context, names)
         kept = how.float_layers if how is not None else ()
         if self._variant.precision == "fp8":
@@ -150,23 +171,30 @@ class TensorRtSession:
         self.info |= layers.described(found, wanted, self._variant.precision, key, profile)
         layers.warn(self.info, wanted, self._variant.precision)
 
-    def __call__(self, images: Array) -> Array:
-        check_images(images, self._variant)
+    def __call__(self, images: Input) -> Array:
+        return self._submit(images)()
+
+    def _submit(self, images: Input) -> Callable[[], Array]:
+        finish = self._checked(images).submit(images)
+        return lambda: check_scores(finish()[OUTPUT], self._variant)
+
+    def _checked(self, images: Input) -> Runner:
+        if self._variant.takes_pixels:
+            check_pixels(images)
+        else:
+            check_images(images, self._variant)
         if self._runner is None:
             raise ValueError("This session is closed.")
-        scores: Array = self._runner(images)[OUTPUT]
-        return check_scores(scores, self._variant)
+        return self._runner
 
     def use(self, mode: Mode) -> None:
         """How time_calls times."""
         self._timer.use(mode)
         self.info |= self._timer.info
 
-    def time_calls(self, images: Array, calls: int, back_to_back: bool) -> list[float]:
+    def time_calls(self, images: Input, calls: int, back_to_back: bool) -> list[float]:
         """Seconds of each call; see vggbench.measure.latency.Timed. Raises UsageError outside the profile."""
-        check_images(images, self._variant)
-        if self._runner is None:
-            raise ValueError("This session is closed.")
+        self._checked(images)
         taken = self._timer.time_calls(images, calls, back_to_back)
         self.info |= self._timer.info
         return taken
@@ -180,19 +208,17 @@ class TensorRtSession:
 
 
 @contextmanager
-def running(variant: Variant, graph: bytes, settings: Settings | None = None) -> Iterator[Runner]:
-    """The engine of a graph made of the variant's. None: at most eight images a call, and not kept, as for a graph
-    with every layer's output.
+def running(variant: Variant, graph: bytes) -> Iterator[Runner]:
+    """The engine of a graph made of the variant's, with every layer's output: for at most eight images a call, and not
+    kept.
     """
     default = profile_of(variant)
-    if settings is None:
-        few = (1, min(8, default.batch[1]), min(8, default.batch[2]))
-        settings = Settings(dataclasses.replace(default, batch=few), cached=False)
+    profile = dataclasses.replace(default, batch=(1, min(8, default.batch[1]), min(8, default.batch[2])))
     with tempfile.TemporaryDirectory(prefix="vggbench-") as folder:
         path = Path(folder, "graph.onnx")
         with cache.storage_errors(path):
             path.write_bytes(graph)
-        runner, _ = opened(load(), path, variant.precision, settings.profile or default, settings)
+        runner, _ = opened(load(), path, variant.precision, profile, Settings(cached=False))
     try:
         yield runner
     finally:

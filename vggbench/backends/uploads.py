@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from itertools import cycle
 from typing import Any, Protocol
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor
 
 from vgg_reference.weights import Preprocess
+from vggbench import backends
 from vggbench.backends import Array
 from vggbench.errors import UsageError
+from vggbench.sizes import Sizes
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -25,11 +28,26 @@ class PixelSession(Protocol):
     """A session that also takes views as they are; the evaluation asks for the attribute and uses it where it is.
 
     submit takes (n, h, w, 3) uint8, RGB, C-contiguous, as views.make_views gives them, and returns before the scores
-    are there; what it returns waits for them and gives what calling the session with views.to_input of them would, to
-    the session's own rounding. Several may be under way; they end in the order in which they began.
+    are there; what it returns waits for them and gives what the network gives for views.to_input of them, to the
+    session's own rounding. Several may be under way; they end in the order in which they began.
     """
 
     def submit(self, pixels: Pixels) -> Callable[[], Array]: ...
+
+
+def for_passes(name: str, sizes: Sizes | None) -> Sizes | None:
+    """The same with the input that serves an evaluation best, if none was asked for and the backend has a choice."""
+    inputs = getattr(backends.module(name), "INPUTS", None)
+    if inputs is None or (sizes is not None and sizes.input):
+        return sizes
+    return dataclasses.replace(sizes or Sizes(), input=inputs[0])
+
+
+def check_pixels(pixels: Pixels) -> None:
+    """Raises UsageError for views of another kind than views.make_views gives."""
+    fits = pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[0] > 0 and pixels.shape[3] == 3
+    if not fits or not pixels.flags.c_contiguous:
+        raise UsageError(f"Pixels are {pixels.shape} {pixels.dtype}; accepted are (n, h, w, 3) uint8, C-contiguous.")
 
 
 def normalized(pixels: Tensor, preprocess: Preprocess) -> Tensor:
@@ -74,10 +92,7 @@ class PixelQueue:
         self._buffers = cycle([_Buffer(cuda) for _ in range(BUFFERS)])
 
     def __call__(self, pixels: Pixels) -> Callable[[], Array]:
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or not pixels.flags.c_contiguous:
-            raise UsageError(
-                f"Pixels are {pixels.shape} {pixels.dtype}; accepted are (n, h, w, 3) uint8, C-contiguous."
-            )
+        check_pixels(pixels)
         with torch.inference_mode():
             scores = self._run(normalized(self._upload(pixels), self._preprocess))
             answer = torch.empty(scores.shape, dtype=torch.float32, pin_memory=self._cuda.is_available())

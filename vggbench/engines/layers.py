@@ -21,8 +21,10 @@ _WEIGHTED = r"(?<![\w.])(?:block\d+\.conv\d+|fc\d+)(?![\w.])"
 _MEMBER = r"\[ONNX Layer: ([^\]|]*[^\]|\s])"
 #: Characters of a name and of a tactic, and fused members, that a record keeps.
 _NAME, _TACTIC, _MEMBERS = 60, 80, 12
-#: As the versions write types of tensors, in the order of the search: "BFloat16" holds "Float".
+#: As the versions write types of tensors, in the order of the search: "BFloat16" holds "Float". Pixels, which a layer
+#: may take that the normalization was fused into, do not say what it multiplies in.
 _TYPES = (
+    ("", r"UInt8|UINT8"),
     ("fp8", r"FP8|E4M3"),
     ("int8", r"Int8|INT8"),
     ("bf16", r"BF16|BFloat16"),
@@ -142,11 +144,6 @@ def warn(info: dict[str, Any], names: Sequence[str], precision: str) -> None:
     if info["fallbacks"]:
         count = len(info["fallbacks"].split(", "))
         LOG.warning("TensorRT runs %d of %d layers wider than %s: %s.", count, len(names), precision, info["fallbacks"])
-
-
-def as_text(layers: Sequence[Layer], names: Sequence[str] = (), precision: str = "fp32") -> str:
-    """A row a layer, JSON; see _rows."""
-    return json.dumps(_rows(layers, names, precision), separators=(",", ":"))
 
 
 def _rows(layers: Sequence[Layer], names: Sequence[str], precision: str) -> list[list[Any]]:

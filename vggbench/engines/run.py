@@ -50,7 +50,8 @@ class Runner:
         self.changes = 0
         self._streams: list[Stream] = []
         try:
-            self._streams += [buffers.stream(), buffers.stream()]
+            for _ in range(2):
+                self._streams.append(buffers.stream())
             self.stream, self._uploads = self._streams
             self._load(trt, plan)
         except BaseException:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vgg_reference.weights import Weights
+from vggbench.backends.uploads import for_passes
 from vggbench.errors import StorageError
 from vggbench.images import Dataset
 from vggbench.images.decode import decoder_name
@@ -136,7 +137,7 @@ def _open_pass(dataset: Dataset, weights: Weights, step: Pass, how: How, read: b
         choices.pool_rounding,
         choices.score_pool,
         quantization=how.quantization,
-        sizes=how.sizes,
+        sizes=for_passes(how.backend, how.sizes),
     )
     identity = shards.identity(variant, step, choices, decoder_name(how.decoder), how.device)
     folder = shards.folder(how.root, identity)

@@ -1,0 +1,339 @@
+"""Calls of an engine that are under way together, and engines that take pixels: the scores are those of floats."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from backend_inputs import images, make, relative, weights_of
+from fake_cuda import cudaError_t
+from fake_tensorrt import MAJORS, install
+from protocol_cases import make_dataset
+
+from vgg_reference.weights import Preprocess
+from vggbench import cache, runs_parts
+from vggbench.backends import tensorrt
+from vggbench.engines import slots
+from vggbench.engines.opening import Settings
+from vggbench.engines.profile import Profile
+from vggbench.engines.run import SLOTS
+from vggbench.errors import BackendUnavailable, UsageError
+from vggbench.measure.accuracy import run_passes
+from vggbench.protocols import crops, dense, protocol
+from vggbench.runs_inputs import Setting
+from vggbench.sizes import Sizes
+from vggbench.views import to_input
+
+SMALL = Profile((1, 2, 4), (64, 64, 64), (64, 64, 64))
+PIXELS = Sizes(input="pixels")
+ODD = Preprocess("BGR", (103.939, 116.779, 123.68), (0.017, 1.0, 0.0173))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("VGGBENCH_CACHE", str(tmp_path))
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with a version of TensorRT; at the end nothing of its GPU may be left in use."""
+    made = []
+
+    def become(version="11.0.0", **more):
+        made.append(install(monkeypatch, version, **more))
+        return made[-1]
+
+    yield become
+    for _, cuda, _ in made:
+        assert not any(cuda.live.values()), f"not freed: {cuda.live}"
+
+
+@pytest.fixture
+def opened(machine):
+    """Opens sessions on a machine's GPU, closed at the end."""
+    sessions = []
+
+    def call(*args, profile=SMALL, **kwargs):
+        sessions.append(tensorrt.open_session(make("tensorrt", *args, **kwargs), "cuda", 2, Settings(profile=profile)))
+        return sessions[-1]
+
+    yield call
+    for session in sessions:
+        session.close()
+
+
+def views(count, height=64, width=64, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
+
+
+def events(cuda):
+    """Two of each slot."""
+    return len(cuda.live["event"])
+
+
+# Several calls under way
+
+
+@pytest.mark.parametrize("version", MAJORS)
+def test_any_number_of_calls_are_under_way_and_each_gets_its_own_scores(version, machine, opened):
+    """Of one piece, of several, of a rest; more pieces than slots; read in order, and in the order turned round."""
+    _, cuda, _ = machine(version)
+    session, plain = opened(sizes=PIXELS), opened()
+    given = [views(count, seed=count) for count in (1, 4, 5, 2, 9, 4, 3)]
+    expected = [plain(to_input(each, Preprocess())) for each in given]
+    before = events(cuda)
+    for order in (1, -1):
+        waiting = [session.submit(each) for each in given]
+        found = [wait() for wait in waiting[::order]][::order]
+        assert [relative(one, other) < 1e-5 for one, other in zip(found, expected, strict=True)] == [True] * 7
+    assert events(cuda) - before == 2 * SLOTS
+
+
+def test_images_may_be_changed_once_they_are_handed_over(machine, opened):
+    machine()
+    session, given = opened(sizes=PIXELS), views(4)
+    expected, wait = session(given), session.submit(given)
+    given[:] = 0
+    assert np.array_equal(wait(), expected)
+
+
+def test_results_can_be_asked_for_again_and_later_ones_do_not_change_them(machine, opened):
+    machine()
+    session = opened(sizes=PIXELS)
+    first = session.submit(views(4))
+    scores = first().copy()
+    session(views(4, seed=1))
+    assert np.array_equal(first(), scores)
+
+
+def test_the_next_images_are_on_the_device_before_the_engine_is_waited_for(machine, opened):
+    """What overlaps: with three calls begun, nothing was waited for, and uploads wait for no engine."""
+    _, cuda, _ = machine()
+    session = opened(sizes=PIXELS)
+    engine, uploads = sorted(cuda.live["stream"])
+    for wait in [session.submit(views(4)) for _ in range(SLOTS)]:  # from now on each slot has its memory
+        wait()
+    del cuda.calls[:]
+    waiting = [session.submit(views(4, seed=number)) for number in range(SLOTS)]
+    assert not {"cudaEventSynchronize", "cudaStreamSynchronize"} & set(cuda.calls)
+    before = len(cuda.queues[engine])
+    assert len(cuda.queues[uploads]) == 2 * SLOTS, "a copy and its event each"
+    cuda.run(uploads)
+    assert len(cuda.queues[engine]) == before, "nothing of the engine's had to be done for them"
+    assert [wait().shape for wait in waiting] == [(4, 60)] * SLOTS
+
+
+def test_calls_one_by_one_share_one_slot_and_a_graph_stays_valid(machine, opened):
+    _, cuda, _ = machine()
+    session = opened()
+    before = events(cuda)
+    for _ in range(5):
+        session(images(4))
+    assert events(cuda) - before == 2
+    runner = session._runner
+    changes = runner.changes
+    session.time_calls(images(4), 3, True)
+    session(images(4))
+    assert runner.changes == changes
+
+
+def test_calls_are_timed_while_others_are_under_way(machine, opened):
+    machine()
+    session = opened(sizes=PIXELS)
+    expected = session(views(3))
+    wait = session.submit(views(3))
+    assert len(session.time_calls(views(2), 4, True)) == 4
+    assert relative(wait(), expected) < 1e-6
+
+
+def test_sizes_change_between_calls_under_way(machine, opened):
+    machine()
+    profile = Profile((1, 1, 2), (64, 70, 100), (64, 70, 100))
+    session, plain = opened(form="dense", profile=profile, sizes=PIXELS), opened(form="dense", profile=profile)
+    given = [views(count, *sides) for count, *sides in ((1, 64, 64), (2, 100, 70), (3, 64, 99), (1, 64, 64))]
+    waiting = [session.submit(each) for each in given]
+    for wait, each in zip(waiting, given, strict=True):
+        assert relative(wait(), plain(to_input(each, Preprocess()))) < 1e-5
+    with pytest.raises(UsageError, match=r"101x64 are outside the engine's profile: height 64 to 100"):
+        session.submit(views(1, 101, 64))
+
+
+# Errors
+
+
+def test_an_engine_that_fails_in_the_middle_leaves_the_calls_before_it_alone(machine, opened):
+    _, _, faults = machine()
+    session = opened(sizes=PIXELS)
+    expected = [session(views(2, seed=number)) for number in range(4)]
+    first = session.submit(views(2))
+    faults.enqueue = True
+    with pytest.raises(BackendUnavailable, match="could not run the engine: enqueueV3 failed"):
+        session.submit(views(9, seed=1))
+    faults.enqueue = False
+    rest = [session.submit(views(2, seed=number)) for number in (2, 3)]
+    for wait, number in zip([first, *rest], (0, 2, 3), strict=True):
+        assert relative(wait(), expected[number]) < 1e-6
+
+
+def test_a_result_that_cannot_be_read_is_the_error_of_its_own_call(machine, opened, monkeypatch):
+    machine()
+    session = opened(sizes=PIXELS)
+    expected = session(views(2))
+    real, wrong = slots.read, [BackendUnavailable("CUDA's cudaEventSynchronize failed")]
+    waiting = [session.submit(views(2)) for _ in range(SLOTS)]
+    monkeypatch.setattr(slots, "read", lambda *given: (_ for _ in ()).throw(wrong.pop()) if wrong else real(*given))
+    waiting.append(session.submit(views(2)))  # reads the first, for which there is no room any more
+    found = [wait() for wait in waiting[1:]]
+    assert [relative(one, expected) < 1e-6 for one in found] == [True] * SLOTS
+    for _ in range(2):
+        with pytest.raises(BackendUnavailable, match="cudaEventSynchronize"):
+            waiting[0]()
+
+
+def test_an_interrupt_is_not_kept_for_another_call(machine, opened, monkeypatch):
+    machine()
+    session = opened(sizes=PIXELS)
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    wait = session.submit(views(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(slots, "read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            wait()
+    assert session(views(3)).shape == (3, 60)
+
+
+@pytest.mark.parametrize("name", ["cudaStreamWaitEvent", "cudaMemcpyAsync", "cudaEventRecord", "cudaMallocHost"])
+def test_an_error_of_cudas_while_calls_are_under_way_is_one_line(name, machine, opened):
+    _, cuda, _ = machine()
+    session = opened(sizes=PIXELS)
+    expected, wait = session(views(2)), session.submit(views(2))
+    cuda.fail[name] = cudaError_t.cudaErrorInvalidValue
+    with pytest.raises(BackendUnavailable, match=rf"^CUDA's {name} failed \(cudaErrorInvalidValue\)"):
+        session.submit(views(4))
+    cuda.fail.clear()
+    assert relative(wait(), expected) < 1e-6
+    assert relative(session(views(2)), expected) < 1e-6
+
+
+def test_closed_with_calls_under_way_everything_is_freed_and_they_say_so(machine):
+    _, cuda, _ = machine()
+    session = tensorrt.open_session(make("tensorrt", sizes=PIXELS), "cuda", 1, Settings(profile=SMALL))
+    read, *waiting = [session.submit(views(3)) for _ in range(SLOTS + 2)]
+    scores = read()
+    for _ in range(2):
+        session.close()
+    assert not any(cuda.live.values())
+    with pytest.raises(ValueError, match="closed while the call was under way"):
+        waiting[-1]()
+    assert np.array_equal(read(), scores)
+    with pytest.raises(ValueError, match="This session is closed"):
+        session.submit(views(1))
+
+
+def test_a_stream_that_cannot_be_made_frees_the_other(machine):
+    _, cuda, _ = machine()
+    made = cuda.cudaStreamCreateWithFlags
+
+    def once(flags):
+        if cuda.live["stream"]:
+            return cudaError_t.cudaErrorInvalidValue, None
+        return made(flags)
+
+    cuda.cudaStreamCreateWithFlags = once
+    with pytest.raises(BackendUnavailable, match="cudaStreamCreateWithFlags"):
+        tensorrt.open_session(make("tensorrt"), "cuda", 1, Settings(profile=SMALL))
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("preprocess", [Preprocess(), ODD], ids=["paper", "all of it"])
+@pytest.mark.parametrize(("version", "precision"), [("8.6.0", "int8"), ("10.16.1", "fp16"), ("11.0.0", "tf32")])
+def test_an_engine_of_pixels_ranks_as_the_float_path(version, precision, preprocess, machine):
+    machine(version)
+    for form, sides in (("crop", (64, 64)), ("dense", (64, 90))):
+        profile = Profile((1, 2, 4), (64, 64, 64), (64, 64, 90))
+        variant = make("tensorrt", form=form, precision=precision)
+        # The ranges stay those of other pixels: they round here as they do there.
+        weights = dataclasses.replace(variant.weights, preprocess=preprocess)
+        variant = dataclasses.replace(variant, weights=weights)
+        floats = tensorrt.open_session(variant, "cuda", 1, Settings(profile))
+        session = tensorrt.open_session(dataclasses.replace(variant, sizes=PIXELS), "cuda", 1, Settings(profile))
+        given = views(9, *sides)
+        found, expected = session(given), floats(to_input(given, preprocess))
+        assert np.array_equal(np.argsort(-found, axis=1), np.argsort(-expected, axis=1))
+        assert relative(found, expected) < 1e-5
+        assert found.dtype == np.float32
+        for each in (session, floats):
+            each.close()
+
+
+def test_another_input_is_another_engine_and_graph_that_are_kept_beside(machine, opened):
+    machine()
+    floats, pixels = opened(), opened(sizes=PIXELS)
+    assert floats.info["engine_input"] == "floats"
+    assert pixels.info["engine_input"] == "pixels"
+    assert floats.info["engine_key"] != pixels.info["engine_key"]
+    assert floats.info["profile"] == pixels.info["profile"]
+    assert opened(sizes=PIXELS).info["engine_source"] == opened().info["engine_source"] == "cache"
+    assert len(list((cache.root() / "graphs").iterdir())) == 2
+    assert not hasattr(floats, "submit"), "the pipeline would give it pixels"
+
+
+def test_each_engine_refuses_the_others_input_in_one_line(machine, opened):
+    machine()
+    floats, pixels = opened(), opened(sizes=PIXELS)
+    for call in (floats, lambda given: floats.time_calls(given, 1, False)):
+        with pytest.raises(UsageError, match=r"accepted are .*float32"):
+            call(views(1))
+    for given in (images(1), views(1)[:, ::2], views(1)[:0], views(1)[0]):
+        for call in (pixels, pixels.submit, lambda given: pixels.time_calls(given, 1, False)):
+            with pytest.raises(UsageError, match=r"accepted are \(n, h, w, 3\) uint8, C-contiguous\.$"):
+                call(given)
+
+
+@pytest.mark.parametrize("version", MAJORS)
+def test_layers_that_fell_back_are_named_in_an_engine_of_pixels_too(version, machine, opened):
+    machine(version, fall_back={"block2.conv1"})
+    found = {name: opened(precision="int8", sizes=sizes).info for name, sizes in (("floats", None), ("pixels", PIXELS))}
+    for info in found.values():
+        assert info["fallbacks"] == "block2.conv1 in fp32"
+        assert info["layers_unseen"] == ""
+    assert found["floats"]["layers"].partition("layers")[2] == found["pixels"]["layers"].partition("layers")[2]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    rng = np.random.default_rng(7)
+    drawn = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((90, 120), (110, 80), (90, 120), (100, 100))]
+    return make_dataset(tmp_path_factory.mktemp("images"), drawn)
+
+
+def test_an_evaluation_has_pixels_by_default_and_the_posteriors_of_floats(machine, dataset, tmp_path):
+    """Stored apart, whichever ran first; with a profile of few images, so that calls run in pieces."""
+    machine()
+    found, passes = {}, [*protocol("center", (80,)).passes, crops(72), dense(80)]
+    for asked in (None, "floats", "pixels"):
+        found[asked] = run_passes(
+            dataset, weights_of("A"), passes, backend="tensorrt",
+            device="cuda", threads=2, sizes=Sizes((1, 2, 3), input=asked), cache_root=tmp_path,
+        )  # fmt: skip
+    assert found["floats"].counts.cached == 0
+    assert found["pixels"].counts.computed == 0, "the default's"
+    assert (found[None].session["engine_input"], found["floats"].session["engine_input"]) == ("pixels", "floats")
+    for step, expected in found["floats"].posteriors.items():
+        assert np.abs(found[None].posteriors[step] - expected).max() <= 1e-6
+        assert np.array_equal(np.argsort(-found[None].posteriors[step]), np.argsort(-expected))
+
+
+def test_a_trial_of_the_speed_has_the_engine_of_the_evaluation(machine, monkeypatch):
+    machine()
+    found, opened = [], tensorrt.open_session
+    monkeypatch.setattr(tensorrt, "open_session", lambda *given: found.append(opened(*given)) or found[-1])
+    monkeypatch.setattr(runs_parts, "TRIAL_SECONDS", 0.0)
+    assert runs_parts.macs_per_second(weights_of("A"), Setting("tensorrt", device="cuda")) > 0
+    assert [session.info["engine_input"] for session in found] == ["pixels"]

@@ -167,3 +167,42 @@ def opened():
             pytest.skip(str(error))
 
     return call
+
+
+# For tests that run engines on the fake GPU; tests/fake_tensorrt.py.
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with a version of TensorRT; at the end nothing of its GPU may be left in use."""
+    from fake_tensorrt import install
+
+    made = []
+
+    def become(version="11.0.0", **more):
+        made.append(install(monkeypatch, version, **more))
+        return made[-1]
+
+    yield become
+    for _, cuda, _ in made:
+        assert not any(cuda.live.values()), f"not freed: {cuda.live}"
+
+
+@pytest.fixture
+def engines(machine):
+    """Opens TensorRT's sessions of variants of backend_inputs.make() on that machine's GPU, closed at the end."""
+    from backend_inputs import make
+
+    from vggbench.backends import tensorrt
+    from vggbench.engines.opening import Settings
+
+    sessions = []
+
+    def call(*args, profile=None, **kwargs):
+        session = tensorrt.open_session(make(*args, **kwargs), "cuda", 2, Settings(profile=profile))
+        sessions.append(session)
+        return session
+
+    yield call
+    for session in sessions:
+        session.close()

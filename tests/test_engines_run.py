@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import test_backend_contract as contract
 from backend_inputs import images, make, reference, relative
-from fake_tensorrt import MAJORS, install
+from fake_tensorrt import MAJORS
 
 from vggbench import backends
 from vggbench.backends import BACKENDS, tensorrt
@@ -23,39 +23,12 @@ from vggbench.sizes import parse
 SMALL = Profile((1, 2, 4), (64, 64, 64), (64, 64, 64))
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("VGGBENCH_CACHE", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
-def machine(monkeypatch):
-    """A machine with a version of TensorRT; at the end nothing of its GPU may be left in use."""
-    made = []
-
-    def become(version="11.0.0", **more):
-        trt, cuda, faults = install(monkeypatch, version, **more)
-        made.append(cuda)
-        return trt, cuda, faults
-
-    yield become
-    for cuda in made:
-        assert not any(cuda.live.values()), f"not freed: {cuda.live}"
-
-
-@pytest.fixture
-def opened(machine):
-    """Opens sessions on a machine's GPU, closed at the end."""
-    sessions = []
-
-    def call(*args, profile=None, **kwargs):
-        session = tensorrt.open_session(make(*args, **kwargs), "cuda", 2, Settings(profile=profile))
-        sessions.append(session)
-        return session
-
-    yield call
-    for session in sessions:
-        session.close()
+def opened(engines):
+    return engines
 
 
 class CpuNamed:

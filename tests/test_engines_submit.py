@@ -1,70 +1,31 @@
-"""Calls of an engine that are under way together, and engines that take pixels: the scores are those of floats."""
+"""Calls of an engine that are under way together: each gets its own scores, or its own error."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 
 import numpy as np
 import pytest
-from backend_inputs import images, make, relative, weights_of
+from backend_inputs import images, make, relative
 from fake_cuda import cudaError_t
-from fake_tensorrt import MAJORS, install
-from protocol_cases import make_dataset
+from fake_tensorrt import MAJORS
+from pixel_inputs import PIXELS, SMALL, views
 
 from vgg_reference.weights import Preprocess
-from vggbench import cache, runs_parts
 from vggbench.backends import tensorrt
 from vggbench.engines import slots
 from vggbench.engines.opening import Settings
 from vggbench.engines.profile import Profile
 from vggbench.engines.run import SLOTS
 from vggbench.errors import BackendUnavailable, UsageError
-from vggbench.measure.accuracy import run_passes
-from vggbench.protocols import crops, dense, protocol
-from vggbench.runs_inputs import Setting
-from vggbench.sizes import Sizes
 from vggbench.views import to_input
 
-SMALL = Profile((1, 2, 4), (64, 64, 64), (64, 64, 64))
-PIXELS = Sizes(input="pixels")
-ODD = Preprocess("BGR", (103.939, 116.779, 123.68), (0.017, 1.0, 0.0173))
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("VGGBENCH_CACHE", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
-def machine(monkeypatch):
-    """A machine with a version of TensorRT; at the end nothing of its GPU may be left in use."""
-    made = []
-
-    def become(version="11.0.0", **more):
-        made.append(install(monkeypatch, version, **more))
-        return made[-1]
-
-    yield become
-    for _, cuda, _ in made:
-        assert not any(cuda.live.values()), f"not freed: {cuda.live}"
-
-
-@pytest.fixture
-def opened(machine):
-    """Opens sessions on a machine's GPU, closed at the end."""
-    sessions = []
-
-    def call(*args, profile=SMALL, **kwargs):
-        sessions.append(tensorrt.open_session(make("tensorrt", *args, **kwargs), "cuda", 2, Settings(profile=profile)))
-        return sessions[-1]
-
-    yield call
-    for session in sessions:
-        session.close()
-
-
-def views(count, height=64, width=64, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
+def opened(engines):
+    return functools.partial(engines, "tensorrt", profile=SMALL)
 
 
 def events(cuda):
@@ -246,94 +207,3 @@ def test_a_stream_that_cannot_be_made_frees_the_other(machine):
     cuda.cudaStreamCreateWithFlags = once
     with pytest.raises(BackendUnavailable, match="cudaStreamCreateWithFlags"):
         tensorrt.open_session(make("tensorrt"), "cuda", 1, Settings(profile=SMALL))
-
-
-# Pixels
-
-
-@pytest.mark.parametrize("preprocess", [Preprocess(), ODD], ids=["paper", "all of it"])
-@pytest.mark.parametrize(("version", "precision"), [("8.6.0", "int8"), ("10.16.1", "fp16"), ("11.0.0", "tf32")])
-def test_an_engine_of_pixels_ranks_as_the_float_path(version, precision, preprocess, machine):
-    machine(version)
-    for form, sides in (("crop", (64, 64)), ("dense", (64, 90))):
-        profile = Profile((1, 2, 4), (64, 64, 64), (64, 64, 90))
-        variant = make("tensorrt", form=form, precision=precision)
-        # The ranges stay those of other pixels: they round here as they do there.
-        weights = dataclasses.replace(variant.weights, preprocess=preprocess)
-        variant = dataclasses.replace(variant, weights=weights)
-        floats = tensorrt.open_session(variant, "cuda", 1, Settings(profile))
-        session = tensorrt.open_session(dataclasses.replace(variant, sizes=PIXELS), "cuda", 1, Settings(profile))
-        given = views(9, *sides)
-        found, expected = session(given), floats(to_input(given, preprocess))
-        assert np.array_equal(np.argsort(-found, axis=1), np.argsort(-expected, axis=1))
-        assert relative(found, expected) < 1e-5
-        assert found.dtype == np.float32
-        for each in (session, floats):
-            each.close()
-
-
-def test_another_input_is_another_engine_and_graph_that_are_kept_beside(machine, opened):
-    machine()
-    floats, pixels = opened(), opened(sizes=PIXELS)
-    assert floats.info["engine_input"] == "floats"
-    assert pixels.info["engine_input"] == "pixels"
-    assert floats.info["engine_key"] != pixels.info["engine_key"]
-    assert floats.info["profile"] == pixels.info["profile"]
-    assert opened(sizes=PIXELS).info["engine_source"] == opened().info["engine_source"] == "cache"
-    assert len(list((cache.root() / "graphs").iterdir())) == 2
-    assert not hasattr(floats, "submit"), "the pipeline would give it pixels"
-
-
-def test_each_engine_refuses_the_others_input_in_one_line(machine, opened):
-    machine()
-    floats, pixels = opened(), opened(sizes=PIXELS)
-    for call in (floats, lambda given: floats.time_calls(given, 1, False)):
-        with pytest.raises(UsageError, match=r"accepted are .*float32"):
-            call(views(1))
-    for given in (images(1), views(1)[:, ::2], views(1)[:0], views(1)[0]):
-        for call in (pixels, pixels.submit, lambda given: pixels.time_calls(given, 1, False)):
-            with pytest.raises(UsageError, match=r"accepted are \(n, h, w, 3\) uint8, C-contiguous\.$"):
-                call(given)
-
-
-@pytest.mark.parametrize("version", MAJORS)
-def test_layers_that_fell_back_are_named_in_an_engine_of_pixels_too(version, machine, opened):
-    machine(version, fall_back={"block2.conv1"})
-    found = {name: opened(precision="int8", sizes=sizes).info for name, sizes in (("floats", None), ("pixels", PIXELS))}
-    for info in found.values():
-        assert info["fallbacks"] == "block2.conv1 in fp32"
-        assert info["layers_unseen"] == ""
-    assert found["floats"]["layers"].partition("layers")[2] == found["pixels"]["layers"].partition("layers")[2]
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    rng = np.random.default_rng(7)
-    drawn = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((90, 120), (110, 80), (90, 120), (100, 100))]
-    return make_dataset(tmp_path_factory.mktemp("images"), drawn)
-
-
-def test_an_evaluation_has_pixels_by_default_and_the_posteriors_of_floats(machine, dataset, tmp_path):
-    """Stored apart, whichever ran first; with a profile of few images, so that calls run in pieces."""
-    machine()
-    found, passes = {}, [*protocol("center", (80,)).passes, crops(72), dense(80)]
-    for asked in (None, "floats", "pixels"):
-        found[asked] = run_passes(
-            dataset, weights_of("A"), passes, backend="tensorrt",
-            device="cuda", threads=2, sizes=Sizes((1, 2, 3), input=asked), cache_root=tmp_path,
-        )  # fmt: skip
-    assert found["floats"].counts.cached == 0
-    assert found["pixels"].counts.computed == 0, "the default's"
-    assert (found[None].session["engine_input"], found["floats"].session["engine_input"]) == ("pixels", "floats")
-    for step, expected in found["floats"].posteriors.items():
-        assert np.abs(found[None].posteriors[step] - expected).max() <= 1e-6
-        assert np.array_equal(np.argsort(-found[None].posteriors[step]), np.argsort(-expected))
-
-
-def test_a_trial_of_the_speed_has_the_engine_of_the_evaluation(machine, monkeypatch):
-    machine()
-    found, opened = [], tensorrt.open_session
-    monkeypatch.setattr(tensorrt, "open_session", lambda *given: found.append(opened(*given)) or found[-1])
-    monkeypatch.setattr(runs_parts, "TRIAL_SECONDS", 0.0)
-    assert runs_parts.macs_per_second(weights_of("A"), Setting("tensorrt", device="cuda")) > 0
-    assert [session.info["engine_input"] for session in found] == ["pixels"]

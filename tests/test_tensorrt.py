@@ -8,23 +8,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from backend_inputs import images, make, relative, weights_of
 from fake_tensorrt import DEVICE, MAJORS, install
 from protocol_cases import make_dataset
 from typer.testing import CliRunner
 
-from vgg_reference.weights import Preprocess
 from vggbench import backends, cache, cli, doctor, environment
-from vggbench.backends import layers, ort, tensorrt
+from vggbench.backends import layers, tensorrt
 from vggbench.engines import cli_engine
 from vggbench.errors import BackendUnavailable
-from vggbench.graph_pixels import PIXELS, from_pixels
-from vggbench.graphs import INPUT, OUTPUT, build_graph, export_onnx
+from vggbench.graphs import OUTPUT, export_onnx
 from vggbench.measure.accuracy import run_passes
 from vggbench.protocols import PROTOCOLS, protocol
-from vggbench.views import to_input
 
 ROOT = Path(__file__).parents[1]
 COMMAND = ["evaluate", "--backend", "tensorrt", "--images", "1"]
@@ -186,25 +182,6 @@ def test_layers_through_an_engine_are_those_of_onnxruntime(precision, machine):
             assert relative(found[name], expected[name]) <= (1e-2 if precision == "fp16" else 1e-5), name
     assert not any(cuda.live.values())
     assert not (cache.root() / "engines").exists()
-
-
-ODD = Preprocess("BGR", (103.939, 116.779, 123.68), (0.017, 1.0, 0.0173))
-
-
-@pytest.mark.parametrize("preprocess", [Preprocess(), ODD], ids=["paper", "all of it"])
-@pytest.mark.parametrize("form", ["crop", "dense"])
-def test_a_graph_from_pixels_gives_the_bits_of_the_float_path(preprocess, form):
-    variant = make("tensorrt", form=form)
-    graph = from_pixels(build_graph(variant), preprocess)
-    onnx.checker.check_model(graph, full_check=True)
-    graph.graph.output.append(onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, None))
-    views = np.random.default_rng(0).integers(0, 256, (3, 64, 64 if form == "crop" else 90, 3), np.uint8)
-    session = ort.inference_session(graph.SerializeToString(), dense=form == "dense")
-    scores, given = session.run([OUTPUT, INPUT], {PIXELS: views})
-    expected = to_input(views, preprocess)
-    assert np.array_equal(given, expected)
-    plain = ort.inference_session(build_graph(variant).SerializeToString(), dense=form == "dense")
-    assert relative(scores, plain.run([OUTPUT], {INPUT: expected})[0]) < 1e-6
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

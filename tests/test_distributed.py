@@ -69,7 +69,7 @@ def test_rows_of_a_batch_belong_to_one_rank_each(count, world):
 
 
 @pytest.fixture
-def opened(tmp_path):
+def opened(tmp_path, with_fake):
     dataset = make_dataset(tmp_path / "images", 40)
     how = How("fake", "fp32", Choices(), "cpu", tmp_path / "cache")
     passes = open_passes(dataset, WEIGHTS, [CENTER], how)

@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import time
+import types
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +33,16 @@ MIXED = Protocol("mixed", (Pass("crop", 36, "corners", True), dense(48), CENTER)
 SIZES = ((40, 52), (52, 40), (44, 44), (61, 40))
 
 
-def make_dataset(folder: Path, count: int, seed: int = 0) -> Dataset:
-    """``count`` JPEG files of four sizes, no two alike, with labels in turn."""
+def make_dataset(folder: Path, count: int, seed: int = 0, bad: str = "") -> Dataset:
+    """``count`` JPEG files of four sizes, no two alike, with labels in turn. bad: one that is no image after all."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
     for index in range(count):
         height, width = SIZES[int(generator.integers(len(SIZES)))]
         coarse = generator.integers(0, 256, (5, 5, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((width, height)).save(folder / f"{index:03d}.jpg", quality=90)
+    if bad:
+        (folder / bad).write_bytes(b"no image")
     return open_dataset(folder)
 
 
@@ -49,6 +53,15 @@ def open_dataset(folder: Path) -> Dataset:
     images = tuple(LabelledImage(file.name, file, index % CLASSES) for index, file in enumerate(files))
     names = tuple(f"class {label}" for label in range(CLASSES))
     return Dataset("small", "test", names, images, digests, "0" * 64, "flat", len(images))
+
+
+def simplejpeg(decode_jpeg: Callable, colours: str = "YCbCr") -> types.ModuleType:
+    """What stands for the library of that name."""
+    module = types.ModuleType("simplejpeg")
+    module.__version__ = "9.9"
+    module.decode_jpeg = decode_jpeg
+    module.decode_jpeg_header = lambda data, **_: (1, 1, colours, "420")
+    return module
 
 
 def evaluate(folder: Path, cache_root: Path) -> str:

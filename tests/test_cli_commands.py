@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import pytest
 from cli_runs import CLASSES, EACH, evaluate, run, weights_file
+from measuring import simplejpeg
 
 from vggbench import protocols
+from vggbench.images.decode import decode
 
 pytestmark = pytest.mark.usefixtures("one_cache")
 
@@ -81,6 +84,15 @@ def test_a_dry_run_tells_the_cost_and_computes_nothing(photos, tmp_path):
     assert document["seconds"] > 0
     assert not (tmp_path / "out" / "index.html").exists()
     assert "crop-equivalents" in run(*arguments).stdout
+
+
+def test_a_dry_run_counts_what_its_own_decoder_has_computed(photos, tmp_path, monkeypatch):
+    arguments = ["reproduce", "--data", photos, "--weights", f"C:256={weights_file(tmp_path, 'C')}", "--table", 3,
+                 "--backend", "pytorch", "--out", tmp_path / "out", "--json"]  # fmt: skip
+    monkeypatch.setitem(sys.modules, "simplejpeg", simplejpeg(lambda data, *_, **__: decode(data)))
+    assert run(*arguments, "--decoder", "simplejpeg").exit_code == 0
+    views = [json.loads(run(*arguments, "--dry-run", "--decoder", name).stdout) for name in ("simplejpeg", "pillow")]
+    assert [each["views_to_compute"] for each in views] == [0, 2 * CLASSES * EACH]
 
 
 def test_describe_tells_layout_classes_and_counts(photos):

@@ -4,12 +4,11 @@ import sys
 import threading
 import time
 import tracemalloc
-import types
 
 import measuring
 import numpy as np
 import pytest
-from measuring import CENTER, MIXED, WEIGHTS, make_dataset
+from measuring import CENTER, MIXED, WEIGHTS, make_dataset, simplejpeg
 
 from vggbench import backends
 from vggbench.errors import BackendUnavailable, UsageError
@@ -180,19 +179,11 @@ def test_the_decoder_is_part_of_what_names_a_pass_and_of_the_record(run, tmp_pat
     dataset = make_dataset(tmp_path / "images", 8)
     one = run(dataset, [CENTER])
     assert one.decoder == decoder_name()
-    monkeypatch.setitem(sys.modules, "simplejpeg", stand_in(lambda data, *_, **__: decode(data)))
+    monkeypatch.setitem(sys.modules, "simplejpeg", simplejpeg(lambda data, *_, **__: decode(data)))
     other = run(dataset, [CENTER], decoder="simplejpeg")
     assert other.counts.cached == 0, "posteriors of another decoder are not taken"
     assert other.decoder.startswith("simplejpeg 9.9")
     np.testing.assert_array_equal(one.posteriors[CENTER], other.posteriors[CENTER])
-
-
-def stand_in(decode_jpeg, colours="YCbCr"):
-    module = types.ModuleType("simplejpeg")
-    module.__version__ = "9.9"
-    module.decode_jpeg = decode_jpeg
-    module.decode_jpeg_header = lambda data, **_: (1, 1, colours, "420")
-    return module
 
 
 def jpeg(tmp_path):
@@ -204,9 +195,9 @@ def test_what_simplejpeg_refuses_is_pillows(tmp_path, monkeypatch):
         raise ValueError("premature end")
 
     data = jpeg(tmp_path)
-    monkeypatch.setitem(sys.modules, "simplejpeg", stand_in(refuses))
+    monkeypatch.setitem(sys.modules, "simplejpeg", simplejpeg(refuses))
     np.testing.assert_array_equal(decode(data, decoder="simplejpeg"), decode(data))
-    monkeypatch.setitem(sys.modules, "simplejpeg", stand_in(None, colours="CMYK"))
+    monkeypatch.setitem(sys.modules, "simplejpeg", simplejpeg(None, colours="CMYK"))
     np.testing.assert_array_equal(decode(data, decoder="simplejpeg"), decode(data))
     with pytest.raises(decoding.BadImage):
         decode(data[: len(data) // 3], decoder="simplejpeg")

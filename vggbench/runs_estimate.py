@@ -178,6 +178,7 @@ def _line(
             precision=setting.precision,
             choices=network.choices(setting.choices),
             device=setting.device,
+            decoder=setting.decoder,
             sizes=setting.sizes,
         )
         for step, count in views.items():

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vgg_reference.weights import Weights
-from vggbench.errors import CalibrationError, DataError, UsageError
-from vggbench.images import Dataset, read_image
+from vggbench.errors import CalibrationError, DataError
+from vggbench.images import Dataset, check_on_bad, read_image
 from vggbench.images.decode import BadImage, decode
 from vggbench.progress import Report
 from vggbench.protocols import Choices, Pass
@@ -23,7 +23,6 @@ from vggbench.views import make_views, to_input
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-ON_BAD = ("stop", "skip")
 #: Threads that decode, and images that may wait decoded.
 _DECODERS, _AHEAD = 2, 16
 
@@ -51,8 +50,7 @@ def input_batches(
 
     Raises CalibrationError if no image can be decoded or all are of one colour, DataError, UsageError.
     """
-    if on_bad not in ON_BAD:
-        raise UsageError(f"No on-bad {on_bad!r}. Known: {', '.join(ON_BAD)}.")
+    check_on_bad(on_bad)
     total = len(dataset.images)
     waiting: list[Pixels] = []
     with closing(_views(dataset, step, weights.crop_size, choices)) as results:

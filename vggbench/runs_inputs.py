@@ -12,12 +12,11 @@ from typing import Any
 
 from vgg_reference.architectures import ARCHITECTURES, UnknownArchitecture
 from vgg_reference.weights import PREPROCESSING, BadWeights, Weights, read_weights
-from vggbench import backends, cache, paper, plan
+from vggbench import backends, cache, paper, plan, weights_convert
 from vggbench import weights as known_weights
 from vggbench.errors import StorageError, UsageError, WeightsError
-from vggbench.images import Dataset, open_dataset
+from vggbench.images import Dataset, check_on_bad, open_dataset
 from vggbench.images.decode import decoder_name
-from vggbench.measure.accuracy import ON_BAD
 from vggbench.progress import Report
 from vggbench.protocols import PROTOCOLS, Choices
 from vggbench.report.rows import is_imagenet
@@ -101,8 +100,7 @@ def setting(
     sizes: Sizes | None = None,
 ) -> Setting:
     """A setting that can work here. Raises UsageError, BackendUnavailable before anything costly happens."""
-    if on_bad not in ON_BAD:
-        raise UsageError(f"No on-bad {on_bad!r}. Known: {', '.join(ON_BAD)}.")
+    check_on_bad(on_bad)
     decoder_name(decoder)
     if backend is None or backend == backends.AUTO:
         backend, why = _default_backend(precision, device)
@@ -251,8 +249,7 @@ def check_names(network: str, protocol_name: str) -> None:
 
 def describe_file(file: Path, network: str | None, preprocess: str | None) -> dict[str, Any]:
     """A weights file's description, flat. Raises WeightsError, UsageError."""
-    if preprocess is not None and preprocess not in PREPROCESSING:
-        raise UsageError(f"No preprocessing {preprocess!r}. Known: {', '.join(PREPROCESSING)}.")
+    weights_convert.check_names(network, preprocess)
     try:
         found = read_weights(file, network, None, PREPROCESSING[preprocess] if preprocess else None)
     except UnknownArchitecture as error:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from vgg_reference.architectures import ARCHITECTURES, CROP_SIZE, NUM_CLASSES, UnknownArchitecture, architecture
+from vgg_reference.architectures import ARCHITECTURES, CROP_SIZE, NUM_CLASSES, UnknownArchitecture
 from vgg_reference.weights import PREPROCESSING, BadWeights, Source, Weights, random_weights, read_header, read_weights
 from vggbench import paper, paper_anchors, paper_models, weights_convert, weights_fetch, weights_formats
 from vggbench.errors import UsageError, WeightsError
@@ -38,9 +38,7 @@ def resolve(
     width to batch_norm act on random weights only. Raises UsageError, WeightsError.
     """
     try:
-        architecture(network)
-        if preprocess is not None and preprocess not in PREPROCESSING:
-            raise UsageError(f"No preprocessing {preprocess!r}. Known: {', '.join(PREPROCESSING)}.")
+        weights_convert.check_names(network, preprocess)
         if spec.startswith("random:"):
             return random_weights(
                 network,

@@ -53,7 +53,7 @@ def convert(
     where neither its digest nor its format says. Raises WeightsError, UsageError, StorageError, BackendUnavailable.
     """
     path, out = Path(path), Path(out)
-    _check_names(network, preprocess)
+    check_names(network, preprocess)
     if out.exists() and path.exists() and out.samefile(path):
         raise UsageError(f"{out}: is the file to convert. Name another --out.")
     kind, tensors = weights_formats.read(path)
@@ -97,7 +97,7 @@ def converted(path: Path, network: str | None, preprocess: str | None, progress:
     """The file as this project's safetensors: itself if it is safetensors, else from the cache, made if need be."""
     if path.suffix == ".safetensors" or not path.is_file() or weights_formats.sniff(path) == "safetensors":
         return path
-    _check_names(network, preprocess)
+    check_names(network, preprocess)
     asked = network if network == "A-LRN" else None  # all others are found, and compared by who reads the file
     name = "-".join(part for part in (file_digests(path)["sha256"], asked, preprocess) if part)
     kept = cache.root() / "weights" / f"{name}.safetensors"
@@ -147,7 +147,8 @@ def arrange(path: Path, tensors: Mapping[str, Tensor], network: str | None) -> t
     return state, _measured(path, state, found, batch_norm)
 
 
-def _check_names(network: str | None, preprocess: str | None) -> None:
+def check_names(network: str | None, preprocess: str | None) -> None:
+    """Raises UsageError; None is none."""
     if network is not None and network not in ARCHITECTURES:
         raise UsageError(f"No network {network!r}. Known: {', '.join(ARCHITECTURES)}.")
     if preprocess is not None and preprocess not in PREPROCESSING:

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vggbench.errors import UsageError
 from vggbench.images.source import Member, Source, read_image
 
-__all__ = ["Bad", "Dataset", "LabelledImage", "Member", "Source", "open_dataset", "read_image"]
+__all__ = ["Bad", "Dataset", "LabelledImage", "Member", "Source", "check_on_bad", "open_dataset", "read_image"]
+
+#: What an image that cannot be decoded does: it ends the run, or is left out and named.
+ON_BAD = ("stop", "skip")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,12 @@ class Dataset:
             return self
         images, digests = self.images[:count], self.digests[:count]
         return dataclasses.replace(self, images=images, digests=digests, fingerprint=fingerprint(images, digests))
+
+
+def check_on_bad(on_bad: str) -> None:
+    """Raises UsageError for none of ON_BAD."""
+    if on_bad not in ON_BAD:
+        raise UsageError(f"No on-bad {on_bad!r}. Known: {', '.join(ON_BAD)}.")
 
 
 def open_dataset(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,22 +16,24 @@ from vgg_reference.weights import Weights
 from vggbench import backends, cache
 from vggbench.backends import Session
 from vggbench.errors import DataError, UsageError
-from vggbench.images import Bad, Dataset
+from vggbench.images import Bad, Dataset, check_on_bad
 from vggbench.images.decode import decoder_name
 from vggbench.measure import shards
 from vggbench.measure.pipeline import DecodedImages, compute, default_workers, trim_memory
 from vggbench.measure.stages import Stages
-from vggbench.measure.stored import How, Job, StoredPass, open_passes, settle
+from vggbench.measure.stored import How, Job, Options, StoredPass, open_passes, settle
 from vggbench.protocols import Choices, Pass, check_choices
 from vggbench.ranges import Quantization
 from vggbench.sizes import Sizes
 from vggbench.variants import Variant
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing from Python 3.11 on
+
 Array = npt.NDArray[np.float32]
 #: Called with views done, views in all (of those to be computed) and what is going on, in words.
 Progress = Callable[[int, int, str], None]
 
-ON_BAD = ("stop", "skip")
 #: Posteriors wait in the journal at most this long; so much work can be lost to a power failure, none to a kill.
 SHARD_SECONDS = 5.0
 #: How often memory that is free is given back.
@@ -82,31 +84,21 @@ def run_passes(
     weights: Weights,
     passes: Sequence[Pass],
     *,
-    backend: str,
-    precision: str = "fp32",
-    quantization: Quantization | None = None,
-    choices: Choices = Choices(),  # noqa: B008 - frozen
-    device: str = "auto",
     threads: int | None = None,
-    cache_root: Path | None = None,
     on_bad: str = "stop",
     progress: Progress | None = None,
     workers: int | None = None,
     decoded: DecodedImages | None = None,
-    decoder: str = "pillow",
-    sizes: Sizes | None = None,
+    **options: Unpack[Options],
 ) -> PassResults:
     """The posteriors of every pass on every image; what is stored is not computed again.
 
     A session is opened only for a form of which something is missing. Interrupted at any moment, it continues at the
     next call. on_bad: an image that cannot be decoded ends the run ("stop") or is left out and named ("skip").
-    workers: threads that decode, by ``decoder``. decoded: keeps decoded images between calls. quantization: of int8;
-    its images must not be among the dataset's. sizes: what engines are built for. Raises UsageError, DataError,
-    WeightsError, CalibrationError, BackendUnavailable, StorageError.
+    workers: threads that decode. decoded: keeps decoded images between calls. options: see ``checked``. Raises
+    UsageError, DataError, WeightsError, CalibrationError, BackendUnavailable, StorageError.
     """
-    how = checked(
-        weights, passes, backend, precision, quantization, choices, device, cache_root, on_bad, decoder, sizes
-    )
+    how = checked(weights, passes, on_bad, **options)
     opened = open_passes(dataset, weights, passes, how)
     refuse_bad(dataset, opened, on_bad)
     settle(opened)
@@ -158,9 +150,17 @@ def refuse_bad(dataset: Dataset, opened: Sequence[StoredPass], on_bad: str) -> N
 
 
 def missing_views(
-    dataset: Dataset,
+    dataset: Dataset, weights: Weights, passes: Sequence[Pass], **options: Unpack[Options]
+) -> dict[Pass, int]:
+    """How many views of each pass run_passes would compute; opens no session and no image."""
+    how = checked(weights, passes, **options)
+    return {each.step: sum(job.views for job in each.missing()) for each in open_passes(dataset, weights, passes, how)}
+
+
+def checked(
     weights: Weights,
     passes: Sequence[Pass],
+    on_bad: str = "stop",
     *,
     backend: str,
     precision: str = "fp32",
@@ -170,30 +170,13 @@ def missing_views(
     cache_root: Path | None = None,
     decoder: str = "pillow",
     sizes: Sizes | None = None,
-) -> dict[Pass, int]:
-    """How many views of each pass run_passes would compute; opens no session and no image."""
-    how = checked(
-        weights, passes, backend, precision, quantization, choices, device, cache_root, "stop", decoder, sizes
-    )
-    return {each.step: sum(job.views for job in each.missing()) for each in open_passes(dataset, weights, passes, how)}
-
-
-def checked(
-    weights: Weights,
-    passes: Sequence[Pass],
-    backend: str,
-    precision: str,
-    quantization: Quantization | None,
-    choices: Choices,
-    device: str,
-    cache_root: Path | None,
-    on_bad: str,
-    decoder: str,
-    sizes: Sizes | None,
 ) -> How:
-    """Raises UsageError, CalibrationError, BackendUnavailable for a decoder that is not here."""
-    if on_bad not in ON_BAD:
-        raise UsageError(f"No on-bad {on_bad!r}. Known: {', '.join(ON_BAD)}.")
+    """What decides the posteriors. quantization: of int8 and fp8; its images must not be among the dataset's.
+
+    decoder: of JPEGs. sizes: what engines are built for. Raises UsageError, CalibrationError, BackendUnavailable for a
+    decoder that is not here.
+    """
+    check_on_bad(on_bad)
     decoder_name(decoder)
     for step in passes:
         if step.scale < weights.crop_size:

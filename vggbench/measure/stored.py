@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,22 @@ class How:
     quantization: Quantization | None = None
     decoder: str = "pillow"
     sizes: Sizes | None = None
+
+
+class _Backend(TypedDict):
+    backend: str
+
+
+class Options(_Backend, total=False):
+    """What How is made of: keywords of accuracy.checked, where their defaults stand."""
+
+    precision: str
+    quantization: Quantization | None
+    choices: Choices
+    device: str
+    cache_root: Path | None
+    decoder: str
+    sizes: Sizes | None
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vgg_reference.weights import Weights
 from vggbench.distributed import ALONE, Group
@@ -15,10 +14,11 @@ from vggbench.measure import stages
 from vggbench.measure.accuracy import PassResults, Progress, checked, refuse_bad, results_of, run_jobs
 from vggbench.measure.pipeline import DecodedImages, default_workers
 from vggbench.measure.shards import block_length, crop_equivalents
-from vggbench.measure.stored import Job, StoredPass, open_passes, settle
-from vggbench.protocols import Choices, Pass
-from vggbench.ranges import Quantization
-from vggbench.sizes import Sizes
+from vggbench.measure.stored import Job, Options, StoredPass, open_passes, settle
+from vggbench.protocols import Pass
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing from Python 3.11 on
 
 
 def run_passes_together(
@@ -27,28 +27,19 @@ def run_passes_together(
     passes: Sequence[Pass],
     *,
     group: Group = ALONE,
-    backend: str,
-    precision: str = "fp32",
-    quantization: Quantization | None = None,
-    choices: Choices = Choices(),  # noqa: B008 - frozen
-    device: str = "auto",
     threads: int | None = None,
-    cache_root: Path | None = None,
     on_bad: str = "stop",
     progress: Progress | None = None,
     workers: int | None = None,
     decoded: DecodedImages | None = None,
-    decoder: str = "pillow",
-    sizes: Sizes | None = None,
+    **options: Unpack[Options],
 ) -> PassResults | None:
     """As accuracy.run_passes, with the work dealt over the group; None on all ranks but 0.
 
     All ranks see one cache. What is missing is looked up once, by rank 0, so any number of processes goes on where
     others stopped. Raises what run_passes does, DataError where the parts do not make the whole, and Ended.
     """
-    how = checked(
-        weights, passes, backend, precision, quantization, choices, device, cache_root, on_bad, decoder, sizes
-    )
+    how = checked(weights, passes, on_bad, **options)
     opened = open_passes(dataset, weights, passes, how, read=group.rank == 0)
     parts: list[list[Job]] = []
     if group.rank == 0:

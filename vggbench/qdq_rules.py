@@ -233,7 +233,9 @@ def check_graph(path: Path) -> GraphInfo:
         if model.producer_name == "vggbench" and "weights" in own:
             onnx.checker.check_model(str(path), full_check=True)
     except OSError as error:
-        raise CalibrationError(f"{path}: cannot read the graph ({error.strerror or error}). Give an .onnx file: vggbench export makes one.") from error
+        raise CalibrationError(
+            f"{path}: cannot read the graph ({error.strerror or error}). Give an .onnx file: vggbench export makes one."
+        ) from error
     except DecodeError as error:
         raise CalibrationError(f"{path}: not an ONNX graph, or one that was cut short. {remedy}") from error
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:

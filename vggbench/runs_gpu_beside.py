@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-import numpy as np
-
 from vggbench import environment, runs_inputs, runs_numerics
 from vggbench.measure.batches import Views
-from vggbench.measure.compare import Bench, numerics_of
-from vggbench.measure.numerics import moved, rounded
+from vggbench.measure.compare import Bench, record_of_logits
 from vggbench.ranges import Quantization
-from vggbench.results import Record, Samples, Workload
+from vggbench.results import Record
 from vggbench.runs_gpu import Request
 from vggbench.variants import Variant
 
@@ -31,20 +28,5 @@ def int8_beside_the_cpu(request: Request, backend: str, cpu: str = "onnxruntime"
     base = Bench(views, "cpu", request.threads).logits(Variant(weights, "crop", cpu, "int8", quantization=how))
     engine = Variant(weights, "crop", backend, "int8", quantization=how)
     logits = Bench(views, request.device, request.threads).logits(engine)
-    kept = [dataset.images[index] for index in views.kept()]
-    labels = np.array([image.label for image in kept], np.int64)
-    found = moved(base.values, logits.values, labels)
     note = "The two ran on different devices; their layers were not looked at."
-    return [
-        Record(
-            kind="numerics",
-            networks=[logits.run],
-            workload=Workload(
-                protocol="center", data={"name": dataset.name, "split": dataset.split, "images": len(kept)}
-            ),
-            samples=Samples(unit="ratio", values=[rounded(ratio) for ratio in found.ratios]),
-            environment=environment.environment(),
-            started=started,
-            numerics=numerics_of(base.run, found, [image.id for image in kept], labels, [], note),
-        )
-    ]
+    return [record_of_logits(views, base, logits, note, environment.environment(), started)]

@@ -22,10 +22,9 @@ from vggbench.backends import describe
 from vggbench.errors import BackendUnavailable
 from vggbench.graphs import OUTPUT, graph_path
 from vggbench.measure.batches import Views
-from vggbench.measure.compare import Bench, network_run, numerics_of
-from vggbench.measure.numerics import moved, rounded
+from vggbench.measure.compare import Bench, Logits, network_run, record_of_logits
 from vggbench.measure.records import latency_record
-from vggbench.results import Record, Samples, Workload
+from vggbench.results import Record, Samples
 from vggbench.variants import Variant
 
 #: An engine of VGG-16 takes minutes to build where no timings are kept.
@@ -78,25 +77,11 @@ def numerics_elsewhere(
         files = ["--images", str(Path(folder) / "images.npy"), "--scores", str(scores)]
         said = _run(python, variant, "--batch", "1:32:64", "--seconds", "0", *files)
         with np.load(scores) as outputs:
-            logits = outputs[OUTPUT].astype(np.float32)
-    kept = [dataset.images[index] for index in views.kept()]
-    labels = np.array([image.label for image in kept], np.int64)
-    found = moved(base.values, logits, labels)
+            values = outputs[OUTPUT].astype(np.float32)
     info = {**_info(variant, threads, said["info"]), "device": "cuda:0"}
+    logits = Logits(values, network_run(variant, views.step, info))
     note = "The engine ran in another Python; its layers were not looked at."
-    return [
-        Record(
-            kind="numerics",
-            networks=[network_run(variant, views.step, info)],
-            workload=Workload(
-                protocol="center", data={"name": dataset.name, "split": dataset.split, "images": len(kept)}
-            ),
-            samples=Samples(unit="ratio", values=[rounded(ratio) for ratio in found.ratios]),
-            environment=environment.environment(),
-            started=started,
-            numerics=numerics_of(base.run, found, [image.id for image in kept], labels, [], note),
-        )
-    ]
+    return [record_of_logits(views, base, logits, note, environment.environment(), started)]
 
 
 def _info(variant: Variant, threads: int, said: dict[str, Any]) -> dict[str, Any]:

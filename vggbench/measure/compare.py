@@ -15,12 +15,12 @@ from vggbench import backends, cache, graphs
 from vggbench.backends.layers import layer_outputs, why_not
 from vggbench.errors import DataError
 from vggbench.measure.batches import Views
-from vggbench.measure.numerics import Moved, changed, layer_drifts, rounded
+from vggbench.measure.numerics import Moved, changed, layer_drifts, moved, rounded
 from vggbench.measure.pipeline import BATCH_CROPS
 from vggbench.measure.records import describe_calibration, describe_weights
 from vggbench.progress import Report, silent
 from vggbench.protocols import Pass
-from vggbench.results import LayerDrift, NetworkRun, Numerics
+from vggbench.results import LayerDrift, NetworkRun, Numerics, Record, Samples, Workload
 from vggbench.statistics import mcnemar
 from vggbench.variants import Variant, digest_of
 
@@ -110,6 +110,28 @@ def network_run(variant: Variant, step: Pass, session: dict[str, Any]) -> Networ
         precision=variant.precision,
         session=session,
         calibration=describe_calibration(variant.quantization),
+    )
+
+
+def record_of_logits(
+    views: Views, reference: Logits, found: Logits, layers_note: str, environment: dict[str, Any], started: str
+) -> Record:
+    """Of the kept images' center crops through two networks that ran where no other run compares them.
+
+    layers_note: why their layers were not looked at.
+    """
+    dataset = views.dataset
+    kept = [dataset.images[index] for index in views.kept()]
+    labels = np.array([image.label for image in kept], np.int64)
+    drift = moved(reference.values, found.values, labels)
+    return Record(
+        kind="numerics",
+        networks=[found.run],
+        workload=Workload(protocol="center", data={"name": dataset.name, "split": dataset.split, "images": len(kept)}),
+        samples=Samples(unit="ratio", values=[rounded(ratio) for ratio in drift.ratios]),
+        environment=environment,
+        started=started,
+        numerics=numerics_of(reference.run, drift, [image.id for image in kept], labels, [], layers_note),
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from backend_inputs import images, make, relative
 from fake_cuda import Fake
 from fake_tensorrt import install
@@ -90,6 +91,14 @@ def test_a_provider_is_a_module_with_the_functions_of_the_protocol(name):
             given = getattr(found, function).__code__
             assert given.co_varnames[: given.co_argcount] == expected, function
     assert isinstance(found.CAPTURES, bool)
+
+
+def test_torch_has_what_is_asked_of_its_streams_and_events():
+    source = Path(PROVIDERS["torch"].replace(".", "/")).with_suffix(".py")
+    found = set(re.findall(r"(?:stream\.keep|event|start)\.(\w+)\(", (ROOT / source).read_text(encoding="utf-8")))
+    assert found == {"synchronize", "wait_event", "record", "elapsed_time"}
+    for name in found:
+        assert any(callable(getattr(kind, name, None)) for kind in (torch.cuda.Stream, torch.cuda.Event)), name
 
 
 def pycuda_driver(cuda, popped):

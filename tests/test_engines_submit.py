@@ -79,10 +79,20 @@ def test_the_next_images_are_on_the_device_before_the_engine_is_waited_for(machi
     waiting = [session.submit(views(4, seed=number)) for number in range(SLOTS)]
     assert not {"cudaEventSynchronize", "cudaStreamSynchronize"} & set(cuda.calls)
     before = len(cuda.queues[engine])
-    assert len(cuda.queues[uploads]) == 2 * SLOTS, "a copy and its event each"
+    assert len(cuda.queues[uploads]) == 2 * SLOTS >= 6, "a copy and its event each"
     cuda.run(uploads)
     assert len(cuda.queues[engine]) == before, "nothing of the engine's had to be done for them"
     assert [wait().shape for wait in waiting] == [(4, 60)] * SLOTS
+
+
+def test_pieces_of_one_size_set_the_contexts_shape_once(machine, opened, monkeypatch):
+    trt, _, _ = machine()
+    session, shapes, real = opened(sizes=PIXELS), [], trt.IExecutionContext.set_input_shape
+    monkeypatch.setattr(
+        trt.IExecutionContext, "set_input_shape", lambda *given: shapes.append(given[2]) or real(*given)
+    )
+    assert session(views(4 * SLOTS + 1)).shape == (4 * SLOTS + 1, 60)
+    assert shapes == [(4, 64, 64, 3), (1, 64, 64, 3)]
 
 
 def test_calls_one_by_one_share_one_slot_and_a_graph_stays_valid(machine, opened):
@@ -129,8 +139,9 @@ def test_an_engine_that_fails_in_the_middle_leaves_the_calls_before_it_alone(mac
     expected = [session(views(2, seed=number)) for number in range(4)]
     first = session.submit(views(2))
     faults.enqueue = True
-    with pytest.raises(BackendUnavailable, match="could not run the engine: enqueueV3 failed"):
-        session.submit(views(9, seed=1))
+    for count in (1, 9):  # the next use of the slot takes more memory, and frees what the first was copied to
+        with pytest.raises(BackendUnavailable, match="could not run the engine: enqueueV3 failed"):
+            session.submit(views(count, seed=1))
     faults.enqueue = False
     rest = [session.submit(views(2, seed=number)) for number in (2, 3)]
     for wait, number in zip([first, *rest], (0, 2, 3), strict=True):

@@ -37,6 +37,15 @@ def one_cache(module_cache, monkeypatch):
 
 
 @pytest.fixture(scope="module")
+def processes():
+    """Starts the processes of a run; tests/worker_processes.py."""
+    import worker_processes
+
+    with worker_processes.server() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
 def browser():
     from browsers import chromium
 

@@ -1,6 +1,8 @@
-"""Changes to a graph, to plant faults in it."""
+"""Changes to a graph, to plant faults in it; those that INT8 and FP8 share are whole faults."""
 
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
+
+from vggbench.qdq_rules import violations
 
 
 def node(graph, name):
@@ -18,3 +20,31 @@ def insert(graph, before, *nodes):
     for offset, each in enumerate(nodes):
         graph.graph.node.insert(at + offset, each)
     graph.graph.node[at + len(nodes)].input[0] = nodes[-1].output[0]
+
+
+def pair(name, x, scale="fc7.input.scale", zero="fc7.input.zero"):
+    return [
+        helper.make_node("QuantizeLinear", [x, scale, zero], [f"{name}.q"], name=f"{name}.quantize"),
+        helper.make_node("DequantizeLinear", [f"{name}.q", scale, zero], [f"{name}.dq"], name=f"{name}.dequantize"),
+    ]
+
+
+def between(graph):
+    insert(graph, "fc7.relu", *pair("fc7.output", "fc7"))
+
+
+def doubled(graph):
+    insert(graph, "fc7", *pair("fc7.again", "fc7.input.dq"))
+
+
+def wrapped_pool(graph):
+    insert(graph, "block2.pool", *pair("early", "block2.relu1"))
+
+
+def assert_named(graph, rule, name, detail):
+    """That the rule is broken, first by this node, and told so; the rules that are broken."""
+    found = violations(graph)
+    first = next(each for each in found if each.rule == rule)
+    assert first.node == name
+    assert detail in first.detail
+    return {each.rule for each in found}

@@ -1,33 +1,26 @@
 """Killed and concurrent evaluations give the records of an undisturbed one."""
 
 import json
-import os
 import random
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import measuring
 import pytest
+from served import serving
 
 IMAGES = 48
 
 
+@dataclass(frozen=True)
 class Server:
     """Starts evaluations in processes of their own, without importing anew."""
 
-    def __init__(self, folder: Path) -> None:
-        root = Path(__file__).parent.parent
-        self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, measuring.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'reference'}"},
-        )
+    folder: Path
+    process: subprocess.Popen
 
     def start(self, cache: Path, output: Path, kill_after: float | str = "") -> None:
         self.process.stdin.write(f"{self.folder}\t{cache}\t{output}\t{kill_after}\n")
@@ -51,20 +44,14 @@ class Server:
 
 @contextmanager
 def server(folder: Path):
-    started = Server(folder)
-    try:
-        yield started
-    finally:
-        started.process.stdin.close()
-        started.process.wait()
-        started.process.stdout.close()
+    with serving(measuring.__file__) as process:
+        yield Server(folder, process)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
-    measuring.make_dataset(folder, IMAGES)
-    (folder / "030.jpg").write_bytes(b"no image")
+    measuring.make_dataset(folder, IMAGES, bad="030.jpg")
     return folder
 
 

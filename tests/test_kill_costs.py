@@ -5,7 +5,6 @@ from collections import Counter
 
 import measuring
 import pytest
-import worker_processes
 from measuring import MIXED, WEIGHTS
 
 from vggbench.measure.accuracy import SHARD_SECONDS
@@ -15,12 +14,6 @@ IMAGES = 96
 VIEWS = IMAGES * sum(step.views for step in MIXED.passes)
 #: A worker has one block in work: on a CPU, where a call of the session ends with its scores.
 LARGEST_BLOCK = max(block_length(step, WEIGHTS.crop_size) * step.views for step in MIXED.passes)
-
-
-@pytest.fixture(scope="module")
-def processes():
-    with worker_processes.server() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

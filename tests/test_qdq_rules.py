@@ -7,7 +7,7 @@ import json
 import numpy as np
 import onnx
 import pytest
-from graph_edits import insert, node, put
+from graph_edits import assert_named, between, doubled, insert, node, pair, put, wrapped_pool
 from onnx import TensorProto, helper, numpy_helper
 from qdq_networks import NETWORKS, fp32, int8, small, variant
 from typer.testing import CliRunner
@@ -23,13 +23,6 @@ def graph():
     copy = onnx.ModelProto()
     copy.CopyFrom(int8(small("A"), "tensorrt"))
     return copy
-
-
-def pair(name, x, scale="fc7.input.scale", zero="fc7.input.zero"):
-    return [
-        helper.make_node("QuantizeLinear", [x, scale, zero], [f"{name}.q"], name=f"{name}.quantize"),
-        helper.make_node("DequantizeLinear", [f"{name}.q", scale, zero], [f"{name}.dq"], name=f"{name}.dequantize"),
-    ]
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
@@ -64,10 +57,6 @@ def integer_bias(graph):
     node(graph, "fc7").input[2] = "fc7.bias"
 
 
-def between(graph):
-    insert(graph, "fc7.relu", *pair("fc7.output", "fc7"))
-
-
 def normalized(graph):
     for name in ("gain", "shift", "mean", "variance"):
         graph.graph.initializer.append(numpy_helper.from_array(np.ones(8, np.float32), name))
@@ -89,10 +78,6 @@ def per_channel_input(graph):
     put(graph, "block2.conv1.input.scale", np.full(4, 0.1, np.float32))
 
 
-def doubled(graph):
-    insert(graph, "fc7", *pair("fc7.again", "fc7.input.dq"))
-
-
 def no_dequantize(graph):
     node(graph, "fc7").input[0] = "fc7.input.q"
     graph.graph.node.remove(node(graph, "fc7.input.dequantize"))
@@ -107,10 +92,6 @@ def float_weights(graph):
     node(graph, "fc7").input[1] = "classifier.3.weight"
     for name in ("fc7.weight.quantize", "fc7.weight.dequantize"):
         graph.graph.node.remove(node(graph, name))
-
-
-def wrapped_pool(graph):
-    insert(graph, "block2.pool", *pair("early", "block2.relu1"))
 
 
 def rounded_scores(graph):
@@ -165,10 +146,7 @@ def own_domain(graph):
 )
 def test_a_planted_fault_is_named_with_its_node_and_rule(graph, plant, rule, name, detail):
     plant(graph)
-    found = violations(graph)
-    first = next(each for each in found if each.rule == rule)
-    assert first.node == name
-    assert detail in first.detail
+    assert_named(graph, rule, name, detail)
 
 
 @pytest.mark.parametrize("plant", [asymmetric, integer_bias, between, per_tensor_weights, doubled])

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from graph_edits import insert, node, put
+from graph_edits import assert_named, between, doubled, node, pair, put, wrapped_pool
 from onnx import TensorProto, helper
 from qdq_networks import NETWORKS, fp8, sample
 from typer.testing import CliRunner
@@ -32,13 +32,6 @@ def whole():
 @pytest.fixture
 def graph():
     return onnx.load_from_string(whole())
-
-
-def pair(name, x, scale="fc7.input.scale", zero="fc7.input.zero"):
-    return [
-        helper.make_node("QuantizeLinear", [x, scale, zero], [f"{name}.q"], name=f"{name}.quantize"),
-        helper.make_node("DequantizeLinear", [f"{name}.q", scale, zero], [f"{name}.dq"], name=f"{name}.dequantize"),
-    ]
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
@@ -102,18 +95,6 @@ def int8s_steps(graph):
     put(graph, "classifier.3.weight", values.astype(E4M3))
 
 
-def between(graph):
-    insert(graph, "fc7.relu", *pair("fc7.output", "fc7"))
-
-
-def doubled(graph):
-    insert(graph, "fc7", *pair("fc7.again", "fc7.input.dq"))
-
-
-def wrapped_pool(graph):
-    insert(graph, "block2.pool", *pair("early", "block2.relu1"))
-
-
 def rounded_bias(graph):
     bias = node(graph, "fc7").input[2]
     put(graph, bias, np.ones(512, E4M3))
@@ -174,11 +155,7 @@ def grouped(graph):
 )
 def test_a_planted_fault_is_named_with_its_node_and_rule(graph, plant, rule, name, detail):
     plant(graph)
-    found = violations(graph)
-    first = next(each for each in found if each.rule == rule)
-    assert first.node == name
-    assert detail in first.detail
-    assert {each.rule for each in found} == {rule}
+    assert assert_named(graph, rule, name, detail) == {rule}
 
 
 @pytest.mark.parametrize("opset", [18, 21])

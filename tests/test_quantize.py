@@ -26,11 +26,6 @@ def dataset(tmp_path_factory):
     return measuring.make_dataset(tmp_path_factory.mktemp("images"), COUNT)
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def few_entropy_bins(monkeypatch):
     """Half a second a tensor is a minute for the networks here."""
@@ -38,25 +33,25 @@ def few_entropy_bins(monkeypatch):
 
 
 @pytest.fixture
-def ranges(dataset, root):
-    return calibrate(WEIGHTS, dataset, method="minmax", cache_root=root)
+def ranges(dataset, module_cache):
+    return calibrate(WEIGHTS, dataset, method="minmax", cache_root=module_cache)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_order_batch_or_thread_changes_the_artefact(dataset, root, method, few_entropy_bins):
-    first = calibrate(WEIGHTS, dataset, method=method, batch=1, threads=1, cache_root=root)
+def test_no_order_batch_or_thread_changes_the_artefact(dataset, module_cache, method, few_entropy_bins):
+    first = calibrate(WEIGHTS, dataset, method=method, batch=1, threads=1, cache_root=module_cache)
     order = random.Random(0).sample(range(COUNT), COUNT)
     for batch, threads in ((3, 1), (8, 2), (COUNT, 2)):
         other = calibrate(
-            WEIGHTS, reordered(dataset, order), method=method, batch=batch, threads=threads, cache_root=root
+            WEIGHTS, reordered(dataset, order), method=method, batch=batch, threads=threads, cache_root=module_cache
         )
         assert to_json(other) == to_json(first)
 
 
 @pytest.mark.parametrize("network", ["A", "A-LRN", "C"])
-def test_minmax_is_the_extremes_of_the_reference_network(network, dataset, root):
+def test_minmax_is_the_extremes_of_the_reference_network(network, dataset, module_cache):
     weights = random_weights(network, 0, width=1 / 64, hidden_width=1 / 256, num_classes=7, crop_size=32)
-    found = calibrate(weights, dataset, method="minmax", scale=40, cache_root=root)
+    found = calibrate(weights, dataset, method="minmax", scale=40, cache_root=module_cache)
     step = Pass("crop", 40, "center", False)
     views = [make_views(decode(image.path.read_bytes()), step, 32, Choices()) for image in dataset.images]
     tensors = reference_tensors(weights, to_input(np.concatenate(views), weights.preprocess))
@@ -93,9 +88,9 @@ def reference_tensors(weights, images):
     return dict(zip(names, (each.numpy() for each in seen), strict=True))
 
 
-def test_every_range_lies_within_the_extremes_and_holds_zero(dataset, root, ranges, few_entropy_bins):
+def test_every_range_lies_within_the_extremes_and_holds_zero(dataset, module_cache, ranges, few_entropy_bins):
     for method in ("entropy", "percentile"):
-        found = calibrate(WEIGHTS, dataset, method=method, percentile=99.0, cache_root=root)
+        found = calibrate(WEIGHTS, dataset, method=method, percentile=99.0, cache_root=module_cache)
         assert found.percentile == (99.0 if method == "percentile" else None)
         narrower = 0
         for each, whole in zip(found.tensors, ranges.tensors, strict=True):
@@ -104,8 +99,8 @@ def test_every_range_lies_within_the_extremes_and_holds_zero(dataset, root, rang
         assert narrower > len(ranges.tensors) / 2
 
 
-def test_only_the_first_images_are_used_and_named(dataset, root):
-    found = calibrate(WEIGHTS, dataset, method="minmax", images=4, cache_root=root)
+def test_only_the_first_images_are_used_and_named(dataset, module_cache):
+    found = calibrate(WEIGHTS, dataset, method="minmax", images=4, cache_root=module_cache)
     assert found.images == tuple(
         CalibrationImage(image.id, digest)
         for image, digest in zip(dataset.images[:4], dataset.digests[:4], strict=True)
@@ -125,7 +120,7 @@ def test_the_artefact_says_what_the_ranges_come_from_and_comes_back_from_disk(da
     assert read_ranges(path) == ranges
 
 
-def test_the_tensors_of_two_batches_at_most_are_alive(dataset, root, monkeypatch):
+def test_the_tensors_of_two_batches_at_most_are_alive(dataset, module_cache, monkeypatch):
     alive, most, lock = weakref.WeakSet(), [], threading.Lock()
     original = quantize._session
 
@@ -149,7 +144,7 @@ def test_the_tensors_of_two_batches_at_most_are_alive(dataset, root, monkeypatch
         pass
 
     monkeypatch.setattr(quantize, "_session", Watched)
-    calibrate(WEIGHTS, dataset, method="percentile", batch=1, cache_root=root)
+    calibrate(WEIGHTS, dataset, method="percentile", batch=1, cache_root=module_cache)
     assert len(most) == COUNT
     assert max(most) <= 2
     assert len(alive) == 0
@@ -173,8 +168,8 @@ def test_a_file_that_is_in_both_sets_is_named(dataset, ranges):
     one_line(error, "'000.jpg'", "and 10 more are both")
 
 
-def test_a_copy_under_another_name_is_found_by_its_content(dataset, root):
-    calibrated = calibrate(WEIGHTS, dataset, method="minmax", images=3, cache_root=root)
+def test_a_copy_under_another_name_is_found_by_its_content(dataset, module_cache):
+    calibrated = calibrate(WEIGHTS, dataset, method="minmax", images=3, cache_root=module_cache)
     rest = reordered(dataset, range(3, COUNT))
     check_disjoint(calibrated, rest)
     renamed = dataclasses.replace(dataset.images[1], id="other/name.jpg")

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import worker_processes
 from torch.nn import functional
 
 from vggbench.images import sample
@@ -20,12 +19,6 @@ RECIPE = {
 
 
 @pytest.fixture(scope="module")
-def processes():
-    with worker_processes.server() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return sample.prepare("train", tmp_path_factory.mktemp("sample"), count=IMAGES, workers=1)
 
@@ -35,7 +28,7 @@ def trained(processes, folder, tmp_path):
     """Trains so many steps with so many workers; the checkpoint."""
 
     def run(name: str, world: int, fault: str | None = None, steps: int = 20, **changes):
-        task = {"folder": folder, "output": tmp_path / name, "dtype": "float32", "steps": steps, "fault": fault}
+        task = {"folder": folder, "output": tmp_path / name, "steps": steps, "fault": fault}
         assert processes.run(world=world, recipe={**RECIPE, **changes}, **task) == [0] * world
         return torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)
 

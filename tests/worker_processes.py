@@ -19,22 +19,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from served import serving
 
 
+@dataclass(frozen=True)
 class Server:
     """The script in a process of its own."""
 
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'reference'}"},
-        )
+    process: subprocess.Popen
 
     def run(self, **task) -> list[int]:
         self.process.stdin.write(json.dumps(task, default=str) + "\n")
@@ -44,13 +39,8 @@ class Server:
 
 @contextmanager
 def server() -> Iterator[Server]:
-    started = Server()
-    try:
-        yield started
-    finally:
-        started.process.stdin.close()
-        started.process.wait()
-        started.process.stdout.close()
+    with serving(__file__) as process:
+        yield Server(process)
 
 
 def free_port() -> int:
@@ -92,19 +82,17 @@ def log(task: dict, rank: int, what: str, views: int) -> None:
 
 
 def train(task: dict, group) -> None:
-    """So many steps in the precision of "dtype", then a checkpoint in "output"; "fault": one of train_faults.
+    """So many steps, then a checkpoint in "output"; "fault": one of train_faults.
 
     Batches are in six parts, which one, two, three or six workers may share, unless the recipe says otherwise.
     """
     import numpy as np
-    import torch
     import train_faults
 
     from vggbench.distributed import sums
     from vggbench.train import labelled, loop
     from vggbench.train.recipe import Recipe
 
-    torch.set_default_dtype(getattr(torch, task["dtype"]))
     paths = tuple(sorted(Path(task["folder"]).glob("*.jpg")))
     images = labelled.Labelled(paths, np.arange(len(paths), dtype=np.int64) % 7, 7, "test")
     if not group.alone:

@@ -1,14 +1,13 @@
 """INT8 of an engine beside the CPU's arithmetic on the same graph, which a GPU alone has two kinds of."""
 
-import pytest
+from qdq_networks import ranges
 
-from vggbench import runs_gpu_beside
+from vggbench import runs_calibrate, runs_gpu_beside
 from vggbench.runs_gpu import Request
 
-pytestmark = pytest.mark.usefixtures("one_cache")
 
-
-def test_the_cpu_beside_itself_gives_a_record_in_which_nothing_moved():
+def test_the_cpu_beside_itself_gives_a_record_in_which_nothing_moved(own_cache, monkeypatch):
+    monkeypatch.setattr(runs_calibrate, "ranges_for", lambda weights, threads: ranges(weights))  # of fewer images
     request = Request(weights="sample", images=3, device="cpu", threads=1)
     (record,) = runs_gpu_beside.int8_beside_the_cpu(request, "onnxruntime")
     (run,) = record.networks

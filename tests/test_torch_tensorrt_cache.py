@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +108,14 @@ def test_whatever_decides_an_engine_is_in_its_key(session, monkeypatch):
         monkeypatch.setattr(torch_tensorrt_engines, name, value)
         found.append(json.dumps(fields_of(base)))
     assert len(set(found)) == len(found) == 17
+
+
+@pytest.mark.parametrize("name", ["architectures", "model", "ranges", "quantize_modelopt", "plain_network"])
+def test_code_that_draws_the_network_names_its_engines(monkeypatch, name):
+    sources, read = torch_tensorrt_engines._sources.__wrapped__, Path.read_bytes
+    before = sources()
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"# changed" * (path.stem == name))
+    assert sources() != before
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 
+import vgg_reference.architectures
 import vgg_reference.model
 import vgg_reference.weights
-from vggbench import cache, environment, qdq_parts, quantize_modelopt
+from vggbench import cache, environment, qdq_parts, quantize_modelopt, ranges
 from vggbench import precisions as table
 from vggbench.backends import plain_network, torch_tensorrt_compile
 from vggbench.backends.plain_network import Shapes
@@ -166,6 +167,7 @@ def _restored(data: bytes, variant: Variant) -> Any:
 @functools.cache
 def _sources() -> str:
     """Digest of the code that draws the network and asks for the engine: who changes it gets other engines."""
-    drawing = (vgg_reference.model, vgg_reference.weights, plain_network, quantize_modelopt, qdq_parts)
+    reference = (vgg_reference.architectures, vgg_reference.model, vgg_reference.weights)
+    drawing = (*reference, plain_network, quantize_modelopt, qdq_parts, ranges)
     paths = [Path(str(module.__file__)) for module in (*drawing, torch_tensorrt_compile)]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()

@@ -144,6 +144,15 @@ def test_what_a_killed_process_left_becomes_a_shard(tmp_path, alive):
     assert equal(in_shards(tmp_path), first(2))
 
 
+def test_a_journal_that_cannot_be_read_does_not_keep_back_the_others(tmp_path, alive):
+    alive.close()
+    (tmp_path / "0-another-user.journal").mkdir()  # the first by name; the superuser may read any file
+    with pytest.raises(StorageError, match="another-user"):
+        journal.settle(tmp_path, CLASSES)
+    assert [path.name for path in journals(tmp_path)] == ["0-another-user.journal"]
+    assert equal(in_shards(tmp_path), first(2))
+
+
 def test_the_journal_of_a_living_process_is_left_alone(tmp_path, alive):
     before = journals(tmp_path)[0].read_bytes()
     journal.settle(tmp_path, CLASSES)

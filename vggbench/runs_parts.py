@@ -28,7 +28,7 @@ from vggbench.views import make_views
 #: The network's speed is taken on so many crops at once, for so long; preparing on so many images, for so long.
 TRIAL_BATCH, TRIAL_SECONDS, TRIAL_IMAGES = 8, 0.5, 24
 #: Backends that keep a file of each network and form in the cache, and what it is called; others keep none.
-_KEEPS = {"onnxruntime": "graphs", "tensorrt": "engines"}
+_KEEPS = {"onnxruntime": "graphs", "tensorrt": "engines", "torch-tensorrt": "engines"}
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from typing import BinaryIO
 import numpy as np
 
 from vggbench import cache
+from vggbench.errors import StorageError
 from vggbench.measure import shards
 from vggbench.measure.shards import Stored
 
@@ -135,15 +136,27 @@ def read(folder: Path, wanted: set[str], classes: int) -> dict[str, Stored]:
 
 
 def settle(folder: Path, classes: int) -> None:
-    """Makes shards of the journals that killed processes left. Raises StorageError."""
+    """Makes shards of the journals that killed processes left. Raises StorageError of the first that it cannot, once
+    it has tried all: one may be another user's.
+    """
+    refused: list[StorageError] = []
     for path in _journals(folder):
-        with cache.storage_errors(path), cache.abandoned(path) as left:
-            if not left:
-                continue
-            blocks = dict(records(path.read_bytes(), classes))
-            if blocks:
-                shards.write(folder, blocks)
-            cache.remove(path)
+        try:
+            _settle(path, classes)
+        except StorageError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
+
+
+def _settle(path: Path, classes: int) -> None:
+    with cache.storage_errors(path), cache.abandoned(path) as left:
+        if not left:
+            return
+        blocks = dict(records(path.read_bytes(), classes))
+        if blocks:
+            shards.write(path.parent, blocks)
+        cache.remove(path)
 
 
 def _journals(folder: Path) -> list[Path]:

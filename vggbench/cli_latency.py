@@ -54,7 +54,7 @@ def latency(
         bool, typer.Option(help="Also measure this machine's own peak, in the same run.", rich_help_panel=_RUN)
     ] = True,
     calibration: Annotated[
-        Path | None, typer.Option(help="Ranges for int8 (default: of 16 sample images).", metavar="FILE")
+        Path | None, typer.Option(help="Ranges for int8 and fp8 (default: of 16 sample images).", metavar="FILE")
     ] = None,
     peers: Annotated[
         bool, typer.Option("--peers", help="Every backend and precision here, batches 1, 8, 32 and 128.")

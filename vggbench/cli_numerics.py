@@ -33,7 +33,9 @@ def numerics(
     out: Annotated[Path | None, typer.Option(help="Folder for index.html and records.jsonl.", metavar="DIR")] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Ranges for int8, from vggbench calibrate (default: the sample set's).", metavar="FILE"),
+        typer.Option(
+            help="Ranges for int8 and fp8, from vggbench calibrate (default: the sample set's).", metavar="FILE"
+        ),
     ] = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="INT8 one layer at a time, and all but one: two sessions a layer.")

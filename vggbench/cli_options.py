@@ -79,7 +79,7 @@ Precisions = Annotated[
 Calibration = Annotated[
     Path | None,
     typer.Option(
-        help="Ranges for int8, from vggbench calibrate (default: the sample family's own).",
+        help="Ranges for int8 and fp8, from vggbench calibrate (default: the sample family's own).",
         metavar="FILE.json",
         rich_help_panel=_HOW,
     ),

@@ -30,6 +30,7 @@ SUPPORT = (
     Entry("tensorrt", "8.6", _SURFACE),
     Entry("tensorrt", "10.0 to 10.16", _SURFACE),
     Entry("tensorrt", "11.0 to 11.4", _SURFACE),
+    Entry("tensorrt", "10.3 on, FP8", "the E4M3 graph on ONNX Runtime's CPU, rules of its own"),
     Entry("torch-tensorrt", "2.11 to 2.14, FP32, TF32, FP16", "recorded interface; the exported network on a CPU"),
     Entry(
         "torch-tensorrt", "2.11 to 2.14, INT8 and FP8 by nvidia-modelopt 0.47", "Q/DQ beside the ONNX graph's on a CPU"

@@ -54,9 +54,6 @@ class Shapes:
     best: tuple[int, int, int, int]
     most: tuple[int, int, int, int]
 
-    def covers(self, shape: tuple[int, ...]) -> bool:
-        return all(low <= side <= high for low, side, high in zip(self.least, shape, self.most, strict=True))
-
 
 def shapes_for(height: int, width: int, variant: Variant, asked: Profile) -> Shapes:
     """Of the engine that takes images of this size, which depends on nothing else: not on those that came before.

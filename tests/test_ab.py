@@ -152,3 +152,17 @@ def test_ctrl_c_keeps_what_was_measured_exits_130_and_the_same_command_goes_on(f
     result = CliRunner().invoke(app, [*arguments, "--json"])
     assert json.loads(result.stdout)["rows"][0]["counts"] == [7, 7]
     assert order(folder).count("head") == 7
+
+
+def test_two_real_runs_time_slices_in_turn_and_whole_runs_do_not(tmp_path):
+    words = [sys.executable, "-m", "vggbench", "latency", "--network", "A", "--weights", "sample", "--backend",
+             "onnxruntime", "--threads", "1", "--min-seconds", "0.4", "--max-seconds", "0.4"]  # fmt: skip
+    sides = {}
+    for turns in (True, False):
+        done = ab(shlex.join(words), shlex.join(words), tmp_path / str(turns), 1, turns=turns)
+        assert done.failed == ()
+        sides[turns] = [record for path in (done.base, done.head) for record in read_records(path)]
+    assert all(record.conditions["turns"] >= 2 for record in sides[True])
+    assert all("turns" not in record.conditions for record in sides[False])
+    # Two seconds or so of the other's work lie between, were they not left out.
+    assert all(record.conditions["wall_seconds"] < 1.5 for record in sides[True])

@@ -145,6 +145,9 @@ def ab(
     head: Annotated[str, typer.Option(help="The same of the other installation.", metavar="CMD")],
     out: Annotated[Path, typer.Option(help="Folder for base.jsonl, head.jsonl and every run.", metavar="DIR")],
     processes: Annotated[int, typer.Option(min=1, help="Runs a side, in turn: ABAB.")] = 7,
+    turns: Annotated[
+        bool, typer.Option("--turns/--whole-runs", help="Slices of both at once in turn, or a run after the other.")
+    ] = True,
     across: Across = None,
     tolerance: Tolerance = "5",
     html: Html = None,
@@ -155,8 +158,10 @@ def ab(
 ) -> None:
     """Two installations (two Python environments) on this machine, timed in turn and compared.
 
-    Each run is CMD with --processes 1 --no-peak --out FILE added. For another commit, install it into an environment
-    of its own and name its vggbench. Interrupted, the same command runs only what is missing.
+    Each run is CMD with --processes 1 --no-peak --out FILE added. One of each side is open at a time, and they time
+    slices of 0.1 s in turn, so that what the machine does for longer meets both; that takes the memory of two. For
+    another commit, install it into an environment of its own and name its vggbench. Interrupted, the same command runs
+    only what is missing.
 
     Exit status: 0 passed, 1 regressed, 2 bad usage or input, 3 inconclusive or not comparable.
     """
@@ -166,7 +171,9 @@ def ab(
 
     def run() -> Comparison:
         with progress.shown(quiet or json) as shown:
-            done = runs_ab.ab(base, head, out, processes, limits=limits, across=across or (), progress=shown)
+            done = runs_ab.ab(
+                base, head, out, processes, turns=turns, limits=limits, across=across or (), progress=shown
+            )
         return done.comparison
 
     _finish(run, (html, markdown, junit), json, True)

@@ -1,14 +1,12 @@
-"""Two installations on one machine, run in turn (ABAB), so that what the machine does meets both alike."""
+"""Two installations on one machine, in turn (ABAB), so that what the machine does meets both alike."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
-import signal
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +15,11 @@ from vggbench.gate import Comparison, Limits, compare, read_set
 from vggbench.gate_rows import NOT_COMPARABLE
 from vggbench.progress import Report, silent
 from vggbench.results import Record, read_records, write_output, write_records
-from vggbench.runs_fresh import cause
+from vggbench.runs_turns import run_in_turn
 
 SIDES = ("base", "head")
 #: Appended to each command: one fresh process, no peak, its records in a file.
 OPTIONS = ("--processes", "1", "--no-peak")
-#: A command that is asked to stop gets so long before it is killed.
-STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -42,12 +38,15 @@ def ab(
     out: Path,
     processes: int = 7,
     *,
+    turns: bool = True,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     across: Sequence[str] = (),
     progress: Report = silent,
 ) -> Measured:
     """Rounds of both commands until each has ``processes`` runs, then the gate.
 
+    turns: both processes of a round are there at once and time slices in turn, where the commands can; else each runs
+    to its end before the other starts, which takes half the memory.
     A finished run stays in DIR/runs and is not run again. A run that fails or is killed is named, and the others count.
     Raises UsageError, RecordError, StorageError; KeyboardInterrupt with everything finished on disk.
     """
@@ -55,16 +54,26 @@ def ab(
     _same_commands(out, commands)
     failed: list[str] = []
     for number in range(1, processes + 1):
-        for place, side in enumerate(SIDES):
-            progress("Running base and head in turn", 2 * (number - 1) + place, 2 * processes, f"{side} {number}")
-            path = out / "runs" / f"{side}-{number:03d}.jsonl"
-            if not _is_whole(path):
-                why = _run(commands[side], path)
+        progress("Running base and head in turn", number - 1, processes, f"round {number}")
+        paths = {side: out / "runs" / f"{side}-{number:03d}.jsonl" for side in SIDES}
+        missing = {side: _running(path) for side, path in paths.items() if not _is_whole(path)}
+        with closing(_run(commands, missing, turns)) as ended:
+            for side, why in ended:
+                why = why or _keep(missing[side], paths[side])
                 failed += [f"{side}, run {number} of {processes}: {why}"] if why else []
                 _stop_if_hopeless(out, side, number, failed)
         _stop_if_not_comparable(out, number, limits, across)
-    progress("Running base and head in turn", 2 * processes, 2 * processes, "")
+    progress("Running base and head in turn", processes, processes, "")
     return _judged(out, failed, limits, across)
+
+
+def _run(
+    commands: dict[str, list[str]], missing: dict[str, Path], turns: bool
+) -> Generator[tuple[str, str], None, None]:
+    """One round of what is missing: each side as it ends, with "" or what went wrong."""
+    whole = {side: [*commands[side], *OPTIONS, "--out", str(path)] for side, path in missing.items()}
+    for together in [whole] if turns else [{side: command} for side, command in whole.items()]:
+        yield from run_in_turn(together)
 
 
 def _words(side: str, text: str) -> list[str]:
@@ -105,17 +114,19 @@ def _timings(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if record.kind == "latency" and record.origin == "measured"]
 
 
-def _run(command: Sequence[str], path: Path) -> str:
-    """One run; "" or why it gave no records. The file appears under its name only when it is whole."""
+def _running(path: Path) -> Path:
+    """Where a run writes: its file appears under its own name only when it is whole."""
     running = path.with_name(f".{path.name}.running")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         running.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{path.parent}: cannot be written ({error.strerror}). Name another --out.") from error
-    why = _finish([*command, *OPTIONS, "--out", str(running)])
-    if why:
-        return why
+    return running
+
+
+def _keep(running: Path, path: Path) -> str:
+    """ "" or why it gave no records."""
     try:
         found = _timings(read_records(running))
     except RecordError as error:
@@ -124,51 +135,6 @@ def _run(command: Sequence[str], path: Path) -> str:
         return "it timed nothing"
     os.replace(running, path)
     return ""
-
-
-def _finish(command: Sequence[str]) -> str:
-    """Runs it to its end; "" or what went wrong. Ctrl-C stops the command first, and a second one changes nothing."""
-    try:
-        # Of its own session: the terminal's Ctrl-C reaches only us, and all its workers end with it.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            errors="replace", start_new_session=True,
-        )  # fmt: skip
-    except OSError as error:
-        raise UsageError(
-            f"{command[0]} cannot be started ({error.strerror}). Name the command of an environment."
-        ) from error
-    try:
-        _, complaints = process.communicate()
-    except BaseException:
-        _stop(process)
-        raise
-    if process.returncode == 0:
-        return ""
-    last = next((line.strip() for line in reversed(complaints.splitlines()) if line.strip()), "")
-    if process.returncode < 0:
-        return cause(process.returncode)
-    return f"exit status {process.returncode}" + (f": {last[:300]}" if last else "")
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        for how in (signal.SIGINT, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, how)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_SECONDS)
-                break
-        with contextlib.suppress(ProcessLookupError):  # workers that outlived it
-            os.killpg(process.pid, signal.SIGKILL)
-        if process.stderr is not None:
-            process.stderr.close()
-    finally:
-        with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGINT, before)
 
 
 def _stop_if_hopeless(out: Path, side: str, number: int, failed: Sequence[str]) -> None:
@@ -194,7 +160,9 @@ def _collected(out: Path, side: str) -> list[Record]:
     for path in sorted((out / "runs").glob(f"{side}-*.jsonl")):
         round_ = int(path.stem.rpartition("-")[2])
         for record in _timings(read_records(path)):
-            found.append(record.model_copy(update={"conditions": {**record.conditions, "ab_round": round_}}))
+            found.append(
+                record.model_copy(update={"conditions": {**record.conditions, "ab_side": side, "ab_round": round_}})
+            )
     return found
 
 

@@ -12,6 +12,7 @@ from vggbench.backends import Session, made_for_a_batch, open_for, open_session
 from vggbench.measure import conditions
 from vggbench.measure.latency import MIN_ITERATIONS, MIN_SECONDS, WARMUP_SECONDS, Moded, clock_of, measure_latency
 from vggbench.measure.records import latency_record
+from vggbench.measure.turns import Turns, joined
 from vggbench.modes import Mode
 from vggbench.results import Record
 from vggbench.samples import relative_standard_error
@@ -72,11 +73,18 @@ def time_session(session: Session, task: Task, open_seconds: float) -> list[Reco
         "open_seconds": open_seconds,
         "rss_opened_bytes": conditions.memory()["rss_bytes"],
     }
-    return [_time_batch(session, task, batch, around) for batch in task.batches]
+    turns = joined()
+    try:
+        return [_time_batch(session, task, batch, around, turns) for batch in task.batches]
+    finally:
+        if turns is not None:
+            turns.close()
 
 
-def _time_batch(session: Session, task: Task, batch: int, around: dict[str, Any]) -> Record:
+def _time_batch(session: Session, task: Task, batch: int, around: dict[str, Any], turns: Turns | None) -> Record:
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    if turns is not None:
+        turns.fresh()
     before = conditions.look(session.device)
     samples = measure_latency(
         session,
@@ -87,6 +95,7 @@ def _time_batch(session: Session, task: Task, batch: int, around: dict[str, Any]
         WARMUP_SECONDS,
         task.max_seconds,
         task.scenario,
+        turns,
     )
     after = conditions.look(session.device)
     error = relative_standard_error([float(value) for value in samples.values])
@@ -104,7 +113,7 @@ def _time_batch(session: Session, task: Task, batch: int, around: dict[str, Any]
         conditions={
             **around,
             "first_call_seconds": samples.warmups[0],
-            **conditions.between(before, after, images),
+            **conditions.between(before, after, images, turns.waits if turns is not None else ()),
             "relative_standard_error": error if math.isfinite(error) else None,
         },
     )

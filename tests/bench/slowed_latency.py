@@ -17,6 +17,7 @@ from vggbench.backends import Array, Session, open_session
 from vggbench.backends.fake import FakeSession
 from vggbench.measure.latency import measure_latency
 from vggbench.measure.records import latency_record
+from vggbench.measure.turns import joined
 from vggbench.results import write_records
 from vggbench.variants import Variant
 
@@ -66,9 +67,14 @@ def main() -> None:
     session, variant = opened(asked.network, asked.slower / 100)
     size = (variant.weights.crop_size, variant.weights.crop_size)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    samples = measure_latency(session, 1, size, asked.min_seconds)
+    turns = joined()
+    samples = measure_latency(session, 1, size, asked.min_seconds, turns=turns)
     here = environment.environment()
-    write_records(asked.out, [latency_record(session, variant, samples, 1, size, environment=here, started=started)])
+    found = latency_record(
+        session, variant, samples, 1, size, environment=here, started=started,
+        conditions={"turns": len(turns.waits)} if turns is not None else None,
+    )  # fmt: skip
+    write_records(asked.out, [found])
     session.close()
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,17 +58,26 @@ def look(device: str = "cpu") -> Look:
     )
 
 
-def between(before: Look, after: Look, images: int) -> dict[str, Any]:
-    """Flat: averages between two looks, and the last state of what has no average. images: run through in between."""
-    wall = max(after.wall_seconds - before.wall_seconds, 1e-9)
-    own = (after.own_cpu_seconds - before.own_cpu_seconds) / wall
+def between(before: Look, after: Look, images: int, waits: Sequence[tuple[Look, Look]] = ()) -> dict[str, Any]:
+    """Flat: averages between two looks, and the last state of what has no average. images: run through in between.
+
+    waits: looks about the times in which another process had its turn; they are no part of it. A GPU's energy is not
+    told then, for the other's is in it.
+    """
+
+    def spent(what: str) -> float:
+        pauses = sum(getattr(end, what) - getattr(start, what) for start, end in waits)
+        return float(getattr(after, what) - getattr(before, what) - pauses)
+
+    wall = max(spent("wall_seconds"), 1e-9)
+    own = spent("own_cpu_seconds") / wall
     found: dict[str, Any] = {
         "wall_seconds": wall,
         "own_cores": own,
-        "foreign_cores": max(0.0, (after.busy_seconds - before.busy_seconds) / wall - own),
-        "stolen_cores": (after.stolen_seconds - before.stolen_seconds) / wall,
-        "throttled_seconds": after.throttled_seconds - before.throttled_seconds,
-        "involuntary_switches": after.switches - before.switches,
+        "foreign_cores": max(0.0, spent("busy_seconds") / wall - own),
+        "stolen_cores": max(0.0, spent("stolen_seconds") / wall),
+        "throttled_seconds": spent("throttled_seconds"),
+        "involuntary_switches": int(spent("switches")),
         "load_average": os.getloadavg()[0],
         "usable_cores": len(_usable()),
         **memory(),
@@ -76,7 +85,9 @@ def between(before: Look, after: Look, images: int) -> dict[str, Any]:
     }
     with contextlib.suppress(Exception):  # not on every system
         found["cpu_mhz"] = psutil.cpu_freq().current
-    if "gpu_energy_joules" in before.gpu and "gpu_energy_joules" in after.gpu:
+    if waits:
+        found["turns"] = len(waits)
+    elif "gpu_energy_joules" in before.gpu and "gpu_energy_joules" in after.gpu:
         energy = after.gpu["gpu_energy_joules"] - before.gpu["gpu_energy_joules"]
         found |= {"gpu_mean_power_watts": energy / wall, "gpu_joules_per_image": energy / max(images, 1)}
     return found

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from vggbench.backends import Array, Session
+from vggbench.measure.turns import Slices, Turns
 from vggbench.modes import Mode
 from vggbench.results import Samples
 from vggbench.samples import SMALL_ERROR, relative_standard_error
@@ -55,14 +56,17 @@ def measure_latency(
     warmup_seconds: float = WARMUP_SECONDS,
     max_seconds: float | None = None,
     scenario: str = "latency",
+    turns: Turns | None = None,
 ) -> Samples:
     """Seconds of calls on one input, host memory to host memory unless the session times itself.
 
     size: (h, w) of an image in pixels. At least one warm-up, at least ``min_iterations`` and ``min_seconds``; after
     that it stops as soon as the median's relative standard error is SMALL_ERROR or less at two looks in a row, a tenth
     more calls apart, for one look can be lucky; and in any case after ``max_seconds`` (None: twice min_seconds).
+    turns: the calls are taken in slices, another process' between them. Its waits count for none of these seconds, and
+    each slice's first call is kept as a warm-up.
     """
-    take = _taker(session, random_input(batch, size), scenario == "throughput")
+    take: Take = _taker(session, random_input(batch, size), scenario == "throughput")
     most = 2 * min_seconds if max_seconds is None else max(max_seconds, min_seconds)
     warmups = _until(take, lambda taken, seconds: seconds >= warmup_seconds)
 
@@ -75,7 +79,11 @@ def measure_latency(
         settled = settled + 1 if relative_standard_error(taken) <= SMALL_ERROR else 0
         return seconds >= most or settled == 2
 
-    return Samples(unit="seconds", values=_until(take, enough, min_iterations), warmups=warmups)
+    if turns is None:
+        return Samples(unit="seconds", values=_until(take, enough, min_iterations), warmups=warmups)
+    slices = Slices(take, turns)
+    values = _until(slices, enough, min_iterations, lambda: turns.waited_seconds)
+    return Samples(unit="seconds", values=values, warmups=[*warmups, *slices.firsts])
 
 
 def clock_of(session: Session) -> str:
@@ -85,11 +93,16 @@ def clock_of(session: Session) -> str:
     return "perf_counter around a call that waits for the scores"
 
 
-def _until(take: Take, enough: Callable[[list[float], float], bool], first: int = 1) -> list[float]:
+def _until(
+    take: Take,
+    enough: Callable[[list[float], float], bool],
+    first: int = 1,
+    waited: Callable[[], float] = lambda: 0.0,
+) -> list[float]:
     """Calls until it is enough; asked after every tenth more of them, so that asking costs next to nothing a call."""
     started = time.perf_counter()
     taken = take(1)
-    while not enough(taken, time.perf_counter() - started):
+    while not enough(taken, time.perf_counter() - started - waited()):
         more = max(1, len(taken) // 10)
         taken += take(min(more, first - len(taken)) if len(taken) < first else more)
     return taken

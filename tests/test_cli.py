@@ -8,7 +8,7 @@ import signal
 import pytest
 from cli_runs import CLASSES, EACH, TINY, assert_one_line, evaluate, run, weights_file
 
-from vggbench import cli_common
+from vggbench import __main__, cli, cli_common
 
 pytestmark = pytest.mark.usefixtures("one_cache")
 
@@ -120,6 +120,46 @@ def test_damaged_records_are_named_by_their_line(tmp_path):
 
 def test_pruning_an_unknown_kind_is_refused():
     assert_one_line(run("cache", "prune", "--kind", "motors"), 2, "'motors'", "posteriors")
+
+
+@pytest.mark.parametrize(
+    ("typed", "parts"),
+    [
+        (["evaluate", "--images", "many"], ["'--images'", "'many'", "vggbench evaluate --help"]),
+        (["evaluate", "--images", "-3"], ["'--images'", "1", "vggbench evaluate --help"]),
+        (["evaluate", "--nework", "A"], ["--nework", "vggbench evaluate --help"]),
+        (["evaluate", "--network"], ["--network", "requires an argument", "vggbench"]),
+        (["report"], ["RECORDS", "vggbench report --help"]),
+        (["reproduce"], ["--out", "vggbench reproduce --help"]),
+        (["cache", "prun"], ["'prun'", "vggbench cache --help"]),
+        (["measure"], ["'measure'", "vggbench --help"]),
+    ],
+)
+def test_what_is_mistyped_is_one_line_that_names_the_help(capsys, typed, parts):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(typed)
+    found = capsys.readouterr()
+    assert (ended.value.code, found.out) == (2, "")
+    (line,) = found.err.splitlines()
+    assert line.startswith("vggbench: ")
+    assert [part for part in parts if part not in line] == []
+
+
+@pytest.mark.parametrize(("typed", "code"), [(["--version"], 0), (["cache", "prune", "--kind", "motors"], 2)])
+def test_the_exit_code_of_a_command_is_the_processs(capsys, typed, code):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(typed)
+    assert (ended.value.code or 0) == code
+
+
+def test_ctrl_c_before_a_command_begins_is_no_traceback(monkeypatch, capsys):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        __main__.main()
+    assert (ended.value.code, capsys.readouterr().err) == (cli_common.EXIT_INTERRUPTED, "vggbench: Interrupted.\n")
 
 
 def test_a_mistake_of_the_program_is_shown_and_ends_with_70(monkeypatch, photos):

@@ -1,6 +1,20 @@
-"""`python -m vggbench`: the same as the command `vggbench`."""
+"""`python -m vggbench` and the command `vggbench`; a Ctrl-C while the command line is being read is no traceback."""
 
-from vggbench.cli import main
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Entry point of both."""
+    try:
+        from vggbench import cli
+
+        cli.main()
+    except KeyboardInterrupt:  # outside of every command, which say more
+        print("vggbench: Interrupted.", file=sys.stderr)
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -22,7 +23,7 @@ from vggbench import (
     cli_train,
     cli_weights,
 )
-from vggbench.cli_common import EXIT_CODES, guarded
+from vggbench.cli_common import EXIT_CODES, EXIT_INTERRUPTED, guarded, mistyped
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
@@ -92,4 +93,10 @@ app.command("doctor")(guarded(cli_tools.doctor))
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command and of `python -m vggbench`."""
-    app(arguments, prog_name="vggbench")
+    try:
+        status = app(arguments, prog_name="vggbench", standalone_mode=False)
+    except typer.Abort:  # what older versions make of a Ctrl-C before the command begins
+        status = EXIT_INTERRUPTED
+    except Exception as error:
+        status = mistyped(error)
+    sys.exit(status)

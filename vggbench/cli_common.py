@@ -84,6 +84,24 @@ def fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+def mistyped(error: Exception) -> int:
+    """What the parser refuses, as one line like every other error; returns the exit code. Raises all else again.
+
+    By what its errors can do and not by their class, which has moved between packages. Without a message the help has
+    been shown.
+    """
+    message, context = getattr(error, "format_message", None), getattr(error, "ctx", None)
+    if message is None:
+        raise error
+    if text := message():
+        values = getattr(error.__cause__, "errors", None)
+        given = f", given was {values()[0]['input']!r}" if values else ""
+        place = getattr(context, "command_path", "vggbench")
+        what = " ".join(text.split()).rstrip(".") + given
+        note(f"{what}{'' if what.endswith('?') else '.'} What is accepted: {place} --help")
+    return int(getattr(error, "exit_code", 2))
+
+
 def _known(error: Exception) -> tuple[str, int] | None:
     """Message and exit code of an error of vgg_reference, which knows nothing of vggbench's errors."""
     if not type(error).__module__.startswith("vgg_reference"):

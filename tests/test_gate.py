@@ -264,7 +264,8 @@ def test_a_row_that_head_lost_is_told_and_one_that_it_adds_fails_nothing():
 
 def test_an_empty_set_and_one_that_was_only_read_are_refused():
     recorded = [record.model_copy(update={"origin": "recorded"}) for record in make.timings()]
-    for head in ([], recorded):
+    loops = [record.model_copy(update={"kind": "loop"}) for record in make.timings()]
+    for head in ([], recorded, loops):
         with pytest.raises(RecordError, match=r"HEAD .* holds no measured"):
             gate(make.timings(), head)
 

@@ -18,7 +18,8 @@ from vggbench.gate import compare
 from vggbench.report.gate import page
 from vggbench.report.junit import junit
 from vggbench.report.markdown import markdown
-from vggbench.results import read_whole_part, write_records
+from vggbench.results import write_records
+from vggbench.results_files import read_whole_part
 
 VERDICTS = {"regressed", "same", "better", "inconclusive", "not comparable"}
 

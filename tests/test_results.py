@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import os
+import typing
 
 import pytest
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from vggbench import results
 from vggbench.errors import RecordError, StorageError
 from vggbench.results import NetworkRun, Record, Samples, Workload, read_records, write_records
+from vggbench.results_engines import Engine, EngineLayer
 
 NAME = '<img src=x onerror=alert(1)>\u2028 "größe".jpg'
 
@@ -98,6 +100,65 @@ def test_a_damaged_gz_file_is_refused(tmp_path):
     path.write_bytes(bytes(data))
     with pytest.raises(RecordError, match="cannot read records"):
         read_records(path)
+
+
+#: Format -> what its readers know. Where this changes, older readers refuse or misread what is written: raise FORMAT.
+KNOWN = {
+    3: {
+        "Record": "format kind claim networks workload samples seed origin environment started elapsed_seconds hardest "
+        "process conditions numerics peak",
+        "NetworkRun": "network weights passes backend precision session calibration engines",
+        "Engine": "engine profile precision asked layers",
+        "EngineLayer": "name precision kind tactic output members fell_back",
+        "Workload": "protocol choices data batch size scenario",
+        "Samples": "unit values warmups",
+        "Numerics": "reference images reference_errors variant_errors flips lost gained p_value layers changed "
+        "sensitivity recovery margins drifts layers_note",
+        "LayerDrift": "layer relative_l2 max_absolute sqnr_db cosine",
+        "ImageDrift": "id label margin drift reference_class variant_class reference_rank variant_rank",
+        "Sensitivity": "layer alone_relative_l2 alone_flips without_relative_l2 without_flips",
+        "Recovery": "float_layers relative_l2 flips top1_errors",
+        "Peak": "precision library threads m n k operations instances",
+        "kind": "accuracy latency numerics peak loop",
+        "origin": "measured recorded",
+        "unit": "rank seconds ratio",
+    }
+}
+
+
+def test_a_format_has_the_fields_and_words_that_its_readers_know():
+    models = [Record, NetworkRun, Engine, EngineLayer, Workload, Samples, results.Numerics, results.LayerDrift,
+              results.ImageDrift, results.Sensitivity, results.Recovery, results.Peak]  # fmt: skip
+    found = {model.__name__: " ".join(model.model_fields) for model in models}
+    for model, name in ((Record, "kind"), (Record, "origin"), (Samples, "unit")):
+        found[name] = " ".join(typing.get_args(model.model_fields[name].annotation))
+    assert found == KNOWN[results.FORMAT]
+
+
+@pytest.mark.parametrize("older", [1, 2])
+def test_an_older_record_is_read_and_becomes_of_this_format(tmp_path, older):
+    path = tmp_path / "r.jsonl"
+    fields = json.loads(_record().model_dump_json()) | {"format": older}
+    if older == 1:
+        for name in ("numerics", "peak", "process", "conditions"):
+            del fields[name]
+    path.write_text(json.dumps(fields))
+    (record,) = read_records(path)
+    assert record == _record()
+    assert record.format == results.FORMAT, "what is written of it has all fields of this one"
+
+
+@pytest.mark.parametrize("wrong", ["NaN", "-0.1", "1e999", "-1e999"])
+@pytest.mark.parametrize("where", ["values", "warmups"])
+def test_values_that_nothing_can_have_are_refused(tmp_path, wrong, where):
+    """No comparison with NaN holds, so a gate would let it pass."""
+    path = tmp_path / "r.jsonl"
+    fields = json.loads(LATENCY.model_dump_json())
+    fields["samples"][where] = ["wrong", 0.5]
+    path.write_text(json.dumps(fields).replace('"wrong"', wrong))
+    with pytest.raises(RecordError, match=r"line 1: not a record \(samples.*finite numbers from 0 on") as caught:
+        read_records(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_newer_format_is_refused_with_both_versions(tmp_path):

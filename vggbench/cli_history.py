@@ -38,8 +38,8 @@ def history(
     if json:
         print_json(document)
         return
-    for cut in done.cuts:
-        note(cut)
+    for text in done.notes:
+        note(text)
     for row in document["rows"]:
         _show(row)
     unjudged = sum(1 for row in document["rows"] if row["not_judged"])
@@ -73,15 +73,14 @@ def export_benchmark(
     json: options.Json = False,
 ) -> None:
     """Write timings in pytest-benchmark's format, for its compare command and the tools that read it."""
-    from vggbench import runs_history
     from vggbench.pytest_benchmark_json import export
-    from vggbench.results import read_whole_part, write_output
+    from vggbench.results import write_output
+    from vggbench.results_files import read_set
 
-    parts = [read_whole_part(file) for file in runs_history.files_of(records)]
-    for _, cut in parts:
-        if cut:
-            note(cut)
-    data, count = export([record for found, _ in parts for record in found])
+    found, remarks = read_set([records])
+    for text in remarks:
+        note(text)
+    data, count = export(found)
     write_output(out, data, "pytest-benchmark's JSON")
     if json:
         print_json({"file": str(out), "benchmarks": count})

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from vggbench.errors import RecordError
-from vggbench.gate_pairs import check_axes, pairs
+from vggbench.gate_pairs import check_axes, is_judged, pairs
 from vggbench.gate_rows import BETTER, INCONCLUSIVE, NOT_COMPARABLE, REGRESSED, SAME, VERDICTS, Limits, Row, rows
-from vggbench.results import Record, read_whole_part
+from vggbench.results import Record
+from vggbench.results_files import read_set
 
 __all__ = ["EXIT_STATUS", "Comparison", "Limits", "Row", "compare", "document", "read_set"]
 
@@ -65,7 +65,7 @@ def compare(
     """Rows by what was measured, each judged on its own. Raises UsageError (axis), RecordError (empty set)."""
     allowed = check_axes(across)
     for side, name, records in zip(("BASE", "HEAD"), names, (base, head), strict=True):
-        if not any(record.origin == "measured" and record.kind != "peak" for record in records):
+        if not any(map(is_judged, records)):
             raise RecordError(f"{side} ({name}) holds no measured time, error or numerics. Give records of a run.")
     found = tuple(rows(pairs(base, head, allowed), limits))
     verdict = _overall(found)
@@ -104,31 +104,6 @@ def _because(verdict: str, found: Sequence[Row]) -> str:
     kind = "" if first.verdict == verdict else f"{first.verdict} because "
     more = f" (and {len(deciding) - 1} more)" if len(deciding) > 1 else ""
     return f"{first.name}, {first.metric}: {kind}{first.reason}{more}"
-
-
-def read_set(paths: Iterable[Path]) -> tuple[list[Record], list[str]]:
-    """Records of files and folders (records.jsonl or all *.jsonl and *.jsonl.gz in them), and the cuts in them.
-
-    Raises RecordError.
-    """
-    records: list[Record] = []
-    cuts: list[str] = []
-    for path in paths:
-        for file in _files(path):
-            found, cut = read_whole_part(file)
-            records += found
-            cuts += [cut] if cut else []
-    return records, cuts
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    named = [path / name for name in ("records.jsonl", "records.jsonl.gz") if (path / name).is_file()]
-    files = named[:1] or sorted(each for each in path.glob("*.jsonl*") if each.name.endswith((".jsonl", ".jsonl.gz")))
-    if not files:
-        raise RecordError(f"{path} holds no records. Accepted are *.jsonl and *.jsonl.gz, or a folder with them.")
-    return files
 
 
 def document(found: Comparison) -> dict[str, Any]:

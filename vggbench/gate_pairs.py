@@ -40,7 +40,7 @@ def check_axes(across: Iterable[str]) -> frozenset[str]:
 
 
 def pairs(base: Sequence[Record], head: Sequence[Record], across: frozenset[str]) -> list[Pair]:
-    """Rows in BASE's order, then those only in HEAD. Records read from elsewhere and peaks are no rows."""
+    """Rows in BASE's order, then those only in HEAD."""
     groups = (_groups(base), _groups(head))
     found: list[tuple[int, Pair]] = []
     order = {key: place for place, key in enumerate(dict.fromkeys([*groups[0], *groups[1]]))}
@@ -64,11 +64,15 @@ def _groups(records: Iterable[Record]) -> Groups:
     found: Groups = {}
     seen = set()
     for record in records:
-        text = record.model_dump_json()
-        if record.kind in ALL and record.origin == "measured" and record.samples.values and text not in seen:
+        if is_judged(record) and (text := record.model_dump_json()) not in seen:
             seen.add(text)
             found.setdefault(workload(record), []).append(record)
     return found
+
+
+def is_judged(record: Record) -> bool:
+    """Whether it is of some row; records read from elsewhere, peaks and loops are of none."""
+    return record.kind in ALL and record.origin == "measured" and bool(record.samples.values)
 
 
 def _matches(base: Groups, head: Groups, across: frozenset[str]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 
 import vggbench
 from vggbench.errors import RecordError, StorageError, first_problem
 from vggbench.results_engines import Engine, with_engines, without_no_engines
 
-#: 1: first format. 2: numerics and peak, calibration of a network, scenario and process of a timing.
-FORMAT = 2
-_ACCEPTED = "Give a .jsonl or .jsonl.gz that vggbench wrote."
+#: A reader takes every format up to its own and refuses a later one, naming who reads it. So whatever an older reader
+#: would refuse or misread - a field, a kind, a unit - takes a new number; a record is of the format in which it is
+#: written, and one that was read becomes of this one.
+#: 1: first format. 2: numerics and peak, calibration of a network, scenario and process of a timing. 3: engines of a
+#: network, the kind "loop".
+FORMAT = 3
+ACCEPTED = "Give a .jsonl or .jsonl.gz that vggbench wrote."
 
 
 class _Frozen(BaseModel):
@@ -28,11 +33,19 @@ class _Frozen(BaseModel):
 
 class Samples(_Frozen):
     """What was observed, raw. unit: "rank" (of the true label, 0 = top-1 right), "seconds", or "ratio" (the relative L2
-    distance of an image's logits from the reference's)."""
+    distance of an image's logits from the reference's). Raises ValidationError for a value that none of them can be."""
 
     unit: Literal["rank", "seconds", "ratio"]
     values: list[int] | list[float]
     warmups: list[float] = Field(default_factory=list)
+
+    @field_validator("values", "warmups")
+    @classmethod
+    def _possible(cls, values: list[int] | list[float]) -> list[int] | list[float]:
+        """Every comparison with NaN is false, so that one would pass any gate."""
+        if values and not (min(values) >= 0 and sum(values) < math.inf):
+            raise ValueError("accepted are finite numbers from 0 on")
+        return values
 
 
 class NetworkRun(_Frozen):
@@ -229,49 +242,12 @@ def read_records(path: Path) -> list[Record]:
         data = path.read_bytes()
         text = gzip.decompress(data).decode() if path.suffix == ".gz" else data.decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot read records ({error}). {_ACCEPTED}") from error
-    return _records(path, text)
+        raise RecordError(f"{path}: cannot read records ({error}). {ACCEPTED}") from error
+    return records_of(path, text)
 
 
-def read_whole_part(path: Path) -> tuple[list[Record], str | None]:
-    """The records before a cut, and the cut named in one line, or None where nothing is missing.
-
-    A cut is a .gz that breaks off, or a last line without its end that is no JSON. Whatever else is wrong raises
-    RecordError, as read_records does.
-    """
-    try:
-        data = path.read_bytes()
-        data, broken = _unpacked(data) if path.suffix == ".gz" else (data, False)
-        lines, end = data.count(b"\n"), data.rfind(b"\n") + 1
-        cut = f"{path}: cut in the middle of the compressed data" if broken else None
-        if data[end:].strip() and _is_cut(data[end:]):
-            cut, data = f"{path}: cut in the middle of line {lines + 1}", data[:end]
-        text = data.decode()
-    except (OSError, zlib.error, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot read records ({error}). {_ACCEPTED}") from error
-    records = _records(path, text)
-    return records, cut and f"{cut}; the {len(records)} records before it are used."
-
-
-def _unpacked(data: bytes) -> tuple[bytes, bool]:
-    """All members of a gzip file as far as they reach, and whether the last one breaks off."""
-    found, broken = b"", not data
-    while data:
-        member = zlib.decompressobj(31)
-        found += member.decompress(data)
-        broken, data = not member.eof, member.unused_data
-    return found, broken
-
-
-def _is_cut(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return True
-    return False
-
-
-def _records(path: Path, text: str) -> list[Record]:
+def records_of(path: Path, text: str) -> list[Record]:
+    """The records of a file's text, of whatever format it is. Raises RecordError naming the line."""
     records = []
     # Not splitlines(): a name may hold U+2028 or U+0085, which stand unescaped in JSON.
     for number, line in enumerate(text.split("\n"), start=1):
@@ -279,11 +255,13 @@ def _records(path: Path, text: str) -> list[Record]:
             continue
         try:
             fields = json.loads(line)
-            if isinstance(fields, dict) and fields.get("format", 0) > FORMAT:
-                raise RecordError(f"{path}, line {number}: {_too_new(fields)}")
+            if isinstance(fields, dict) and isinstance(written := fields.get("format"), int | float):
+                if written > FORMAT:
+                    raise RecordError(f"{path}, line {number}: {_too_new(fields)}")
+                fields["format"] = FORMAT
             records.append(Record.model_validate(fields))
-        except (ValueError, TypeError) as error:
-            raise RecordError(f"{path}, line {number}: not a record ({first_problem(error)}). {_ACCEPTED}") from error
+        except (ValueError, TypeError, RecursionError) as error:
+            raise RecordError(f"{path}, line {number}: not a record ({first_problem(error)}). {ACCEPTED}") from error
     return records
 
 
@@ -291,7 +269,8 @@ def _too_new(fields: dict[str, Any]) -> str:
     """Says which version reads it: the one that wrote it does."""
     environment = fields.get("environment")
     writer = environment.get("vggbench") if isinstance(environment, dict) else None
-    wanted = f"vggbench {writer} or later reads it" if writer else "a later vggbench reads it"
+    known = writer and writer != vggbench.__version__  # two commits of one version may differ in it
+    wanted = f"vggbench {writer} or later reads it" if known else "a later vggbench reads it"
     return (
         f"format {fields['format']}, this version ({vggbench.__version__}) reads up to {FORMAT}; {wanted}: upgrade "
         "vggbench."

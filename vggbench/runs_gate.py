@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vggbench.gate import Comparison, Limits, compare, read_set
+from vggbench.gate import Comparison, Limits, compare
 from vggbench.results import write_output
+from vggbench.results_files import read_set
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,9 @@ class Outputs:
 def gate(base: Sequence[Path], head: Sequence[Path], *, limits: Limits, across: Iterable[str] = ()) -> Comparison:
     """Files and folders of each side, judged. Raises RecordError, UsageError."""
     sides = [read_set(paths) for paths in (base, head)]
-    cuts = [cut for _, found in sides for cut in found]
+    remarks = [remark for _, found in sides for remark in found]
     names = (_name(base), _name(head))
-    return compare(sides[0][0], sides[1][0], limits=limits, across=across, names=names, notes=cuts)
+    return compare(sides[0][0], sides[1][0], limits=limits, across=across, names=names, notes=remarks)
 
 
 def write(found: Comparison, outputs: Outputs) -> list[Path]:

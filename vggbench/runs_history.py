@@ -16,18 +16,16 @@ from vggbench.history_changes import SIGNIFICANCE
 from vggbench.progress import Report, silent
 from vggbench.report import write_page
 from vggbench.report.history import history_page
-from vggbench.results import read_whole_part
-
-_ENDINGS = (".jsonl", ".jsonl.gz")
+from vggbench.results_files import files_of, read_found, read_whole_part
 
 
 @dataclass(frozen=True)
 class Done:
-    """cuts: files that break off, each in one line; what stands before the cut is used."""
+    """notes: files that break off, of which what stands before the cut is used, and files that were passed over."""
 
     history: History
     page: Path | None
-    cuts: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def history(
@@ -37,18 +35,18 @@ def history(
     command: str = "",
     progress: Report = silent,
 ) -> Done:
-    """paths: files, or folders searched for .jsonl and .jsonl.gz. Raises UsageError, RecordError, StorageError."""
+    """paths: files, or folders with all records below them. Raises UsageError, RecordError, StorageError."""
     if not 0 < significance < 1:
         raise UsageError(f"Significance {significance:g}: accepted is between 0 and 1, as 0.01.")
     if out is not None:
         runs_inputs.check_out(out)
-    files = [file for path in paths for file in files_of(path)]
-    sources, cuts = [], list[str]()
-    for number, file in enumerate(files):
+    files = {file: path.is_dir() for path in paths for file in files_of(path, below=True)}
+    sources, notes = [], list[str]()
+    for number, (file, in_folder) in enumerate(files.items()):
         progress("Reading records", number, len(files), file.name)
-        records, cut = read_whole_part(file)
+        records, remark = read_found(file) if in_folder else read_whole_part(file)
         sources.append((_name(file), records))
-        cuts += [cut] if cut else []
+        notes += [remark] if remark else []
     progress("Reading records", len(files), len(files), "")
     runs = histories.runs_of(sources)
     if not runs:
@@ -58,17 +56,7 @@ def history(
     if out is not None:
         page = out / "index.html"
         write_page(page, history_page(found, command))
-    return Done(found, page, tuple(cuts))
-
-
-def files_of(path: Path) -> list[Path]:
-    """The file itself, or all records files below a folder by name. Raises RecordError where there are none."""
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.rglob("*") if file.name.endswith(_ENDINGS) and file.is_file())
-    if not files:
-        raise RecordError(f"{path}: no file ends in {' or '.join(_ENDINGS)}. Give files or folders that hold records.")
-    return files
+    return Done(found, page, tuple(notes))
 
 
 def document(done: Done) -> dict[str, Any]:
@@ -78,7 +66,7 @@ def document(done: Done) -> dict[str, Any]:
         "page": None if done.page is None else str(done.page),
         "significance": done.history.significance,
         "ignored": done.history.ignored,
-        "cuts": list(done.cuts),
+        "notes": list(done.notes),
         "runs": [
             {"run": number[id(run)], "file": run.name, "started": run.started, "label": run.label}
             for run in done.history.runs

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from vggbench import cache
 from vggbench.errors import RecordError
-from vggbench.results import Record, read_whole_part, write_records
+from vggbench.results import Record, write_records
+from vggbench.results_files import read_whole_part
 from vggbench.runs_fresh import sigint_blocked
 
 

@@ -45,6 +45,19 @@ def test_normalized_network_shows_its_normalization_in_place_of_the_first_relu()
     assert max(each.relative_l2 for each in drifts) < 1e-5
 
 
+@pytest.mark.parametrize("backend", ["pytorch", "onnxruntime", "openvino"])
+def test_squares_of_the_normalization_beyond_fp16_do_not_overflow_where_layers_are_read(backend):
+    pytest.importorskip(backend.replace("pytorch", "torch"), reason="OpenVINO is an extra: pip install openvino")
+    weights = random_weights("A-LRN", 0, width=1 / 16, hidden_width=1 / 64, num_classes=7, crop_size=32)
+    batch = 5 * images(count=2)  # values reach 2,000 before the normalization: their squares are beyond 65504
+    one, other = (Variant(weights, "crop", *how) for how in (("onnxruntime", "fp32"), (backend, "fp16")))
+    if backends.missing(backend, "fp16", "cpu"):
+        pytest.skip(backends.missing(backend, "fp16", "cpu"))
+    with layers.layer_outputs(one, "cpu", 1) as first, layers.layer_outputs(other, "cpu", 1) as second:
+        drifts = numerics.layer_drifts([(first(batch), second(batch))])
+    assert max(each.relative_l2 for each in drifts) < 5e-3
+
+
 @pytest.mark.parametrize("backend", ["pytorch", "onnxruntime"])
 def test_scores_among_the_layers_are_those_of_the_session(backend):
     variant = Variant(WEIGHTS, "crop", backend)

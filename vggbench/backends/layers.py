@@ -18,7 +18,6 @@ from vggbench.backends import Array
 from vggbench.backends.taps import Tap, tapped
 from vggbench.errors import BackendUnavailable
 from vggbench.graphs import INPUT, build_graph
-from vggbench.precisions import best_unit
 from vggbench.ranges import quantized_inputs
 from vggbench.variants import Variant
 
@@ -115,14 +114,14 @@ def _onnxruntime(variant: Variant, device: str, threads: int | None) -> Iterator
 def _openvino(variant: Variant, device: str, threads: int | None) -> Iterator[LayerOutputs]:
     from vggbench.backends import openvino
 
-    stored = variant.precision == "fp16" and best_unit("fp16") is None
-    # OpenVINO makes BF16 and FP16 of an FP32 graph by itself, as its session lets it.
-    drawn = variant if stored or variant.precision == "int8" else replace(variant, precision="fp32")
+    drawn, stored = openvino.drawn_as(variant)
     graph, taps = tapped(build_graph(drawn, storage_only=stored), tensor_names(variant))
     core = openvino.load().Core()
-    hint = {"bf16": "bf16", "fp16": "f32" if stored else "f16"}.get(variant.precision, "f32")
-    options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads or backends.default_threads()}
-    compiled = core.compile_model(core.read_model(graph), "CPU", options)
+    options = {
+        "INFERENCE_PRECISION_HINT": openvino.hint_of(variant),
+        "INFERENCE_NUM_THREADS": threads or backends.default_threads(),
+    }
+    compiled = core.compile_model(openvino.read(core, graph, variant), "CPU", options)
     names = [output.get_any_name() for output in compiled.outputs]
 
     def run(images: Array) -> Iterator[tuple[str, Array]]:

@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import sys
 from collections import Counter
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -73,6 +74,28 @@ def open_session(variant: Variant, device: str, threads: int | None) -> OpenVino
     return OpenVinoSession(variant, threads or default_threads())
 
 
+def drawn_as(variant: Variant) -> tuple[Variant, bool]:
+    """The variant whose graph OpenVINO is given, and whether FP16 is in its weights alone.
+
+    It makes BF16 and FP16 of an FP32 graph by itself; Q/DQ pairs and weights kept in FP16 it must be given.
+    """
+    stored = variant.precision == "fp16" and not _in_fp16(variant)
+    return variant if stored or variant.precision == "int8" else dataclasses.replace(variant, precision="fp32"), stored
+
+
+def hint_of(variant: Variant) -> str:
+    """What computes, by OpenVINO's name: the value of INFERENCE_PRECISION_HINT."""
+    return "f32" if drawn_as(variant)[1] else _HINTS[variant.precision]
+
+
+def read(core: Any, graph: bytes | Path, variant: Variant) -> Any:
+    """The graph as a model to be compiled with the variant's hint."""
+    model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
+    if _in_fp16(variant):
+        _scale_squares(load(), model)
+    return model
+
+
 class OpenVinoSession:
     """One compiled model and one request; see vggbench.backends.Session.
 
@@ -83,19 +106,16 @@ class OpenVinoSession:
 
     def __init__(self, variant: Variant, threads: int) -> None:
         openvino = load()
-        stored = variant.precision == "fp16" and table.best_unit("fp16") is None
-        # OpenVINO makes BF16 and FP16 of an FP32 graph by itself; Q/DQ pairs and weights kept in FP16 it must be given.
-        drawn = variant if stored or variant.precision == "int8" else dataclasses.replace(variant, precision="fp32")
+        drawn, stored = drawn_as(variant)
         graph = graph_of(drawn, storage_only=stored)
         core = openvino.Core()
         try:
-            model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
-            self._guarded = variant.precision == "fp16" and not stored
+            model = read(core, graph, variant)
+            self._guarded = _in_fp16(variant)
             if self._guarded:
-                _scale_squares(openvino, model)
                 _add_largest(openvino, model)
             options = {
-                "INFERENCE_PRECISION_HINT": "f32" if stored else _HINTS[variant.precision],
+                "INFERENCE_PRECISION_HINT": hint_of(variant),
                 "INFERENCE_NUM_THREADS": threads,
                 "PERFORMANCE_HINT": "LATENCY",
                 "CACHE_DIR": "",
@@ -137,6 +157,11 @@ class OpenVinoSession:
     def close(self) -> None:
         """Free the model's memory; a second close does nothing."""
         self._request = None
+
+
+def _in_fp16(variant: Variant) -> bool:
+    """Whether its layers compute in FP16 on this CPU."""
+    return variant.precision == "fp16" and table.best_unit("fp16") is not None
 
 
 def _scale_squares(openvino: ModuleType, model: Any) -> None:

@@ -15,6 +15,7 @@ from vggbench.errors import RecordError, UsageError
 from vggbench.gate import Limits, compare, document
 from vggbench.gate_axes import AXES, BACKEND_LIBRARIES, NAMES
 from vggbench.gate_statistics import Interval, changed_answers, processes_to_decide, ratio_of_medians
+from vggbench.results import Samples
 from vggbench.statistics import mcnemar
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +66,15 @@ def test_too_few_processes_are_inconclusive_with_how_many_more(few):
     found = gate(make.timings(), make.timings(0.3, count=few))
     assert found.verdict == "inconclusive"
     assert f"{7 - few} more of HEAD" in only(found).reason
+
+
+def test_times_too_short_for_the_clock_are_not_comparable():
+    head = [record.model_copy(update={"samples": Samples(unit="seconds", values=[0.0, 0.0, 0.1])})
+            for record in make.timings()]  # fmt: skip
+    found = gate(make.timings(), head)
+    assert (found.verdict, only(found).reason) == (
+        "not comparable", "the clock of HEAD saw no time pass in most calls"
+    )  # fmt: skip
 
 
 def test_a_record_that_stands_twice_in_the_files_is_one_process():

@@ -12,9 +12,9 @@ import pytest
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
-from vggbench import results
+from vggbench import cli_gate, results
 from vggbench.cli import app
-from vggbench.gate import compare
+from vggbench.gate import Limits, compare
 from vggbench.report.gate import page
 from vggbench.report.junit import junit
 from vggbench.report.markdown import markdown
@@ -79,6 +79,13 @@ def test_exit_status_tells_the_verdict_and_the_last_line_why(tmp_path, base, com
     lines = result.stderr.splitlines()
     assert len(lines) == (1 if status else 0)
     assert (not status) or lines[0].startswith("vggbench: ")
+
+
+def test_the_options_defaults_are_the_rules_own():
+    ours = cli_gate._limits(cli_gate.TOLERANCE_PERCENT)
+    assert ours == Limits()
+    for command in (cli_gate.gate, cli_gate.compare, cli_gate.ab):
+        assert command.__doc__.endswith("3 inconclusive or not comparable.")
 
 
 def test_bad_input_is_one_line_and_exit_2(tmp_path, base):

@@ -90,6 +90,11 @@ def test_the_standard_error_of_few_calls_is_unknown():
     assert samples.relative_standard_error([1.0] * 10) == 0.0
 
 
+def test_times_too_short_for_the_clock_are_no_division_by_zero():
+    assert samples.relative_standard_error([0.0] * 20) == math.inf
+    assert samples.coefficient_of_variation([0.0] * 20) == 0.0
+
+
 def test_the_interval_over_processes_covers_them_and_needs_three():
     assert samples.bootstrap_median([1.0, 2.0]) is None
     low, high = samples.bootstrap_median([10.0, 11.0, 12.0])

@@ -92,9 +92,11 @@ def _count(records: Sequence[Record]) -> int:
 
 def _why_not(pair: Pair) -> str:
     """What only the values tell: several results under one name, images that do not pair."""
+    sides = (("BASE", pair.base), ("HEAD", pair.head))
     if pair.kind == "latency":
-        return ""
-    for side, records in (("BASE", pair.base), ("HEAD", pair.head)):
+        unclocked = [side for side, records in sides if any(not median(_seconds(record)) for record in records)]
+        return f"the clock of {' and '.join(unclocked)} saw no time pass in most calls" if unclocked else ""
+    for side, records in sides:
         if len({tuple(record.samples.values) for record in records}) > 1:
             return f"{side} holds {len(records)} different results for this row; keep one"
     base, head = pair.base[0], pair.head[0]
@@ -152,10 +154,14 @@ def _process_medians(pair: Pair, per_image: bool) -> tuple[list[float], list[flo
     else:
         rounds = False
     base, head = (
-        [median([float(v) for v in r.samples.values]) / ((r.workload.batch or 1) if per_image else 1) for r in side]
+        [median(_seconds(record)) / ((record.workload.batch or 1) if per_image else 1) for record in side]
         for side in sides
     )
     return base, head, rounds
+
+
+def _seconds(record: Record) -> list[float]:
+    return [float(value) for value in record.samples.values]
 
 
 def _judge_time(found: Interval | None, limits: Limits, counts: tuple[int, int]) -> tuple[str, str]:

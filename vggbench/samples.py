@@ -50,8 +50,8 @@ def mad(values: Sequence[float]) -> float:
 
 
 def coefficient_of_variation(values: Sequence[float]) -> float:
-    """Standard deviation over mean; 0 for a single value."""
-    return statistics.stdev(values) / statistics.fmean(values) if len(values) > 1 else 0.0
+    """Standard deviation over mean; 0 for a single value and where all are 0."""
+    return statistics.stdev(values) / statistics.fmean(values) if len(values) > 1 and any(values) else 0.0
 
 
 def median_standard_error(values: Sequence[float]) -> float:
@@ -78,9 +78,9 @@ def _error_by_batches(values: Sequence[float], batches: int) -> float:
 
 
 def relative_standard_error(values: Sequence[float]) -> float:
-    """The median's standard error over the median; infinite under 10 values."""
-    error = median_standard_error(values)
-    return error / median(values) if math.isfinite(error) else error
+    """The median's standard error over the median; infinite under 10 values, and where the median is 0."""
+    error, middle = median_standard_error(values), median(values)
+    return error / middle if middle else math.inf
 
 
 def bootstrap_median(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _JUDGED = "How it is judged"
 _FILES = "Files for CI"
 _EXIT_STATUS = "Exit status: 0 passed, 1 regressed, 2 bad usage or input, 3 inconclusive or not comparable."
+#: As vggbench.gate.Limits has them, which is not imported for --help; a test compares the two.
+TOLERANCE_PERCENT, ACCURACY_POINTS, DRIFT_PERCENT, PROCESSES = "5", 0.1, "1", 7
 
 
 def _axes() -> list[str]:
@@ -95,6 +97,12 @@ JUnit = Annotated[
 ]
 
 
+def _with_exit_status(command: Callable[..., None]) -> Callable[..., None]:
+    """Its help ends in what its exit status means."""
+    command.__doc__ = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{_EXIT_STATUS}"
+    return command
+
+
 def _judging(every_row: bool, about: str) -> Callable[..., None]:
     """`compare` and `gate`: one list of options. every_row: whether rows that passed are shown too."""
 
@@ -104,10 +112,10 @@ def _judging(every_row: bool, about: str) -> Callable[..., None]:
         more_base: MoreBase = None,
         more_head: MoreHead = None,
         across: Across = None,
-        tolerance: Tolerance = "5",
-        accuracy_tolerance: AccuracyTolerance = 0.1,
-        drift_tolerance: DriftTolerance = "1",
-        processes_needed: Needed = 7,
+        tolerance: Tolerance = TOLERANCE_PERCENT,
+        accuracy_tolerance: AccuracyTolerance = ACCURACY_POINTS,
+        drift_tolerance: DriftTolerance = DRIFT_PERCENT,
+        processes_needed: Needed = PROCESSES,
         html: Html = None,
         markdown: Markdown = None,
         junit: JUnit = None,
@@ -121,8 +129,8 @@ def _judging(every_row: bool, about: str) -> Callable[..., None]:
             lambda: runs_gate.gate(*sides, limits=limits, across=across or ()), (html, markdown, junit), json, every_row
         )
 
-    judge.__doc__ = f"{inspect.cleandoc(about)}\n\n{_EXIT_STATUS}"
-    return judge
+    judge.__doc__ = about
+    return _with_exit_status(judge)
 
 
 compare = _judging(
@@ -140,16 +148,17 @@ gate = _judging(
 )
 
 
+@_with_exit_status
 def ab(
     base: Annotated[str, typer.Option(help="A command, as '/envA/bin/vggbench latency --batch 1'.", metavar="CMD")],
     head: Annotated[str, typer.Option(help="The same of the other installation.", metavar="CMD")],
     out: Annotated[Path, typer.Option(help="Folder for base.jsonl, head.jsonl and every run.", metavar="DIR")],
-    processes: Annotated[int, typer.Option(min=1, help="Runs a side, in turn: ABAB.")] = 7,
+    processes: Annotated[int, typer.Option(min=1, help="Runs a side, in turn: ABAB.")] = PROCESSES,
     turns: Annotated[
         bool, typer.Option("--turns/--whole-runs", help="Slices of both at once in turn, or a run after the other.")
     ] = True,
     across: Across = None,
-    tolerance: Tolerance = "5",
+    tolerance: Tolerance = TOLERANCE_PERCENT,
     html: Html = None,
     markdown: Markdown = None,
     junit: JUnit = None,
@@ -162,12 +171,10 @@ def ab(
     slices of 0.1 s in turn, so that what the machine does for longer meets both; that takes the memory of two. For
     another commit, install it into an environment of its own and name its vggbench. Interrupted, the same command runs
     only what is missing.
-
-    Exit status: 0 passed, 1 regressed, 2 bad usage or input, 3 inconclusive or not comparable.
     """
     from vggbench import runs_ab
 
-    limits = _limits(tolerance, 0.1, "1", 7)
+    limits = _limits(tolerance)
 
     def run() -> Comparison:
         with progress.shown(quiet or json) as shown:
@@ -211,7 +218,12 @@ def _exit(found: Comparison) -> NoReturn:
     raise typer.Exit(0)
 
 
-def _limits(tolerance: str, accuracy: float, drift: str, processes: int) -> Limits:
+def _limits(
+    tolerance: str,
+    accuracy: float = ACCURACY_POINTS,
+    drift: str = DRIFT_PERCENT,
+    processes: int = PROCESSES,
+) -> Limits:
     from vggbench.gate import Limits
 
     return Limits(_percent("--tolerance", tolerance), accuracy, _percent("--drift-tolerance", drift), processes)

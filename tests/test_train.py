@@ -210,6 +210,19 @@ def test_a_diverging_run_says_what_to_do(pictures, tmp_path):
         loop.train(dataclasses.replace(TINY, learning_rate=1e12, epochs=9), pictures, pictures, tmp_path)
 
 
+def test_a_last_step_that_diverges_leaves_no_weights(pictures, tmp_path):
+    recipe = dataclasses.replace(TINY, initialization="he", input_scale=1.0, learning_rate=1e38, epochs=1, batch=24)
+    with pytest.raises(UsageError, match=r"has values that are not finite\. Lower --learning-rate"):
+        loop.train(recipe, pictures, pictures, tmp_path)
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
+def test_an_output_folder_that_takes_no_weights_is_told(pictures, tmp_path):
+    (tmp_path / "weights.safetensors").mkdir()
+    with pytest.raises(StorageError, match=r"cannot write the weights .* goes on from the checkpoint"):
+        loop.train(dataclasses.replace(TINY, epochs=1), pictures, pictures, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -217,7 +230,16 @@ def test_a_diverging_run_says_what_to_do(pictures, tmp_path):
         ({"transfer": "half"}, "No transfer 'half'"),
         ({"train_scale": "wide"}, "Training scale 'wide'"),
         ({"train_scale": "128"}, "S is at least the crop"),
+        ({"train_scale": "[512;256]"}, "the smaller one first"),
         ({"batch": 0}, "batch 0: at least 1"),
+        ({"width": -1.0}, r"width -1\.0: accepted are numbers above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate nan: accepted are numbers above 0"),
+        ({"init_std": 0.0}, "init_std 0"),
+        ({"momentum": 1.0}, "momentum 1.0: accepted are numbers from 0 to below 1"),
+        ({"dropout": 2.0}, "dropout 2.0: accepted are numbers from 0 to below 1"),
+        ({"weight_decay": -1e-4}, "weight_decay -0.0001: accepted are numbers from 0 on"),
+        ({"dropout_from": -1}, "dropout_from -1"),
+        ({"seed": 2**32}, "seed 4294967296: accepted are whole numbers from 0 to 4,294,967,295"),
     ],
 )
 def test_a_wrong_recipe_is_one_line(change, message):

@@ -47,14 +47,16 @@ def train(
     freeze_convolutions: Annotated[bool, typer.Option(help="Train the FC layers only.")] = False,
     resize_filter: Annotated[str, typer.Option(help="Antialiased, as of evaluate.")] = "bicubic",
     seed: Annotated[int, typer.Option(help="Decides weights, order, crops and dropout.")] = 0,
-    images: Annotated[int | None, typer.Option(help="Train on the first so many only.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    images: Annotated[int | None, typer.Option(min=1, help="Train on the first so many only.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     parts: Annotated[
         int | None,
         typer.Option(help="Compute a batch in so many parts, which workers share; else one for each worker."),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Of torch, for a part; else its share of the cores.")] = None,
-    workers: Annotated[int, typer.Option(help="Threads that decode and cut; 0: none beside the training.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of torch, for a part; else its share of the cores.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that decode and cut; 0: none beside the training.")] = 0,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Train one network by the paper's recipe; the same command goes on where an interrupted one stopped."""
@@ -62,8 +64,9 @@ def train(
     from vggbench.train.recipe import Recipe, drops_from
 
     check_choices(Choices(resize_filter=resize_filter))
-    given: dict[str, Any] = {"width": width, "crop_size": crop_size, "batch": batch}
-    sizes = {**(_SAMPLE if data == "sample" else {}), **{key: value for key, value in given.items() if value}}
+    sizes: dict[str, Any] = dict(_SAMPLE) if data == "sample" else {}
+    given = {"width": width, "crop_size": crop_size, "batch": batch}
+    sizes |= {key: value for key, value in given.items() if value is not None}
     recipe = Recipe(
         network,
         train_scale,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vgg_reference.architectures import UnknownArchitecture, architecture
+from vgg_reference.architectures import UnknownArchitecture, architecture, final_side
 from vgg_reference.weights import BadWeights, read_weights
 from vggbench import cache, progress
 from vggbench.backends import default_threads
@@ -22,6 +22,7 @@ from vggbench.errors import BackendUnavailable, DataError, UsageError, WeightsEr
 from vggbench.images import Dataset, open_dataset
 from vggbench.images.folder import fingerprint
 from vggbench.report.curve import curve_page
+from vggbench.results import write_output
 from vggbench.train import checkpoint, loop
 from vggbench.train.checkpoint import State
 from vggbench.train.labelled import Labelled
@@ -61,18 +62,16 @@ def train(
     Raises UsageError, DataError, WeightsError, StorageError.
     """
     _check_device(device)
-    if parts is None and group.rank == 0:
-        parts = checkpoint.parts_in(out) or group.world
-    recipe = dataclasses.replace(recipe, parts=group.share(parts))
+    recipe = dataclasses.replace(recipe, parts=group.share(_parts(parts, out, group) if group.rank == 0 else None))
     dealt(recipe.parts, group)
     threads = group.share(threads or threads_each(recipe.parts, group))
     try:
-        architecture(recipe.network)
+        final_side(recipe.crop_size, len(architecture(recipe.network).blocks))
         first = read_weights(start) if start else None
-    except UnknownArchitecture as error:
-        raise UsageError(str(error)) from error
     except BadWeights as error:
         raise WeightsError(str(error)) from error
+    except (UnknownArchitecture, ValueError) as error:
+        raise UsageError(str(error)) from error
     keep_memory()
     if device != "cpu":
         torch.backends.cudnn.deterministic = True  # else it adds some gradients up in any order
@@ -95,8 +94,21 @@ def train(
     if weights is None or weights.path is None:
         raise UsageError("The run ended before its last epoch. The same command goes on from its checkpoint.")
     history = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
-    cache.write_atomic(out / "curve.html", _curve(recipe, history).encode())
+    write_output(out / "curve.html", _curve(recipe, history).encode(), "the curve")
     return Trained(Path(weights.path), weights.digest, history, recipe.parts)
+
+
+def _parts(asked: int | None, out: Path, group: Group) -> int:
+    """Of a batch. Raises UsageError where a run was begun in parts that these processes cannot share alike."""
+    if asked is not None:
+        return asked
+    begun = checkpoint.parts_in(out)
+    if begun is not None and begun % group.world:
+        raise UsageError(
+            f"{out}: its run was begun with batches in {begun} part{'' if begun == 1 else 's'}, which {group.world} "
+            f"workers cannot share alike. Start a number of workers that divides {begun}, or name another --out."
+        )
+    return begun or group.world
 
 
 def threads_each(parts: int, group: Group) -> int | None:
@@ -129,12 +141,15 @@ def _curve(recipe: Recipe, history: list[dict[str, float]]) -> str:
 
 
 def _check_device(device: str) -> None:
-    if device.split(":")[0] not in ("cpu", "cuda"):
-        raise UsageError(f"No device {device!r}. Known: cpu, cuda.")
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    kind, _, number = device.partition(":")
+    if device not in ("cpu", "cuda") and not (kind == "cuda" and number.isascii() and number.isdigit()):
+        raise UsageError(f"No device {device!r}. Known: cpu, cuda, cuda:N.")
+    if kind == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailable(
             "No CUDA device for training here. Use --device cpu, or install a CUDA build of torch."
         )
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise BackendUnavailable(f"No {device} here: {torch.cuda.device_count()} CUDA devices are visible.")
 
 
 def _sets(data: str, tuning_data: str | None, images: int | None, report: progress.Report) -> tuple[Labelled, Labelled]:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from vgg_reference.model import VGG
-from vggbench.cache import write_atomic
+from vgg_reference.weights import Weights, save_weights
 from vggbench.errors import StorageError, UsageError
+from vggbench.results import write_output
 from vggbench.train.recipe import Recipe
 
 
@@ -81,7 +82,7 @@ def _read(path: Path, **options: Any) -> dict[str, Any]:
     try:
         found: dict[str, Any] = torch.load(path, weights_only=True, **options)
         recipe = found["identity"]["recipe"]
-        # What a version that had fewer options wrote goes on by their defaults, which do what it did.
+        # A version that had fewer options did what their defaults do: whole batches, also of several processes.
         found["identity"]["recipe"] = {**Recipe(recipe["network"]).plain(), **recipe}
     except Exception as error:
         raise StorageError(
@@ -99,4 +100,16 @@ def _differs(found: dict[str, Any], asked: dict[str, Any]) -> str:
 
 
 def write_curve(out: Path, state: State) -> None:
-    write_atomic(out / "curve.jsonl", "".join(json.dumps(row) + "\n" for row in state.history).encode())
+    """Raises StorageError."""
+    write_output(out / "curve.jsonl", "".join(json.dumps(row) + "\n" for row in state.history).encode(), "the curve")
+
+
+def write_weights(out: Path, model: VGG, weights: Weights) -> Weights:
+    """The finished network, with its digest and path. Raises StorageError."""
+    try:
+        return save_weights(out / "weights.safetensors", dict(model.state_dict()), weights)
+    except OSError as error:
+        raise StorageError(
+            f"{out}: cannot write the weights ({error.strerror}). Free space; the same command goes on from the "
+            "checkpoint."
+        ) from error

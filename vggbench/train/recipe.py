@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,14 @@ INITIALIZATIONS = ("gaussian", "he", "scaled")
 #: FC layers, the rest random. "grow": all of its convolutions by block position, added layers near the identity.
 #: "all": the same network, all layers.
 TRANSFERS = ("paper", "grow", "all")
+_SMALLEST = math.ulp(0.0)
+#: Fields, what they are from, to (excluded), the same in words.
+_RANGES: tuple[tuple[tuple[str, ...], float, float, str], ...] = (
+    (("width", "hidden_width", "learning_rate", "init_std"), _SMALLEST, math.inf, "numbers above 0"),
+    (("momentum", "dropout"), 0, 1, "numbers from 0 to below 1"),
+    (("weight_decay", "rgb_shift", "dropout_from"), 0, math.inf, "numbers from 0 on"),
+    (("seed",), 0, 2**32, "whole numbers from 0 to 4,294,967,295"),
+)
 
 
 @dataclass(frozen=True)
@@ -73,10 +82,18 @@ class Recipe:
         except ValueError as error:
             raise UsageError(f"Training scale {self.train_scale!r}: accepted are 256, 384 or [256;512].") from error
         if not 224 <= low <= high:
-            raise UsageError(f"Training scale {self.train_scale!r}: S is at least the crop, 224 in the paper's world.")
+            raise UsageError(
+                f"Training scale {self.train_scale!r}: S is at least the crop, 224 in the paper's world, the smaller "
+                "one first."
+            )
         for name in ("batch", "epochs", "drops", "patience"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: at least 1.")
+        for names, least, most, words in _RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not least <= value < most:
+                    raise UsageError(f"{name} {value}: accepted are {words}.")
         if not 1 <= self.parts <= self.batch:
             raise UsageError(f"{self.parts} parts of a batch: accepted are 1 to {self.batch}, its images.")
 

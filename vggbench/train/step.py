@@ -13,6 +13,8 @@ from vggbench.errors import UsageError
 from vggbench.train import parallel
 from vggbench.train.recipe import Recipe
 
+_DIVERGED = "Lower --learning-rate, or start from trained weights."
+
 
 def step(
     model: VGG,
@@ -49,8 +51,15 @@ def step(
     value = sum(parallel.sums_over(group, losses, device))
     optimizer.step()
     if not np.isfinite(value):
-        raise UsageError(f"The loss became {value}. Lower --learning-rate, or start from trained weights.")
+        raise UsageError(f"The loss became {value}. {_DIVERGED}")
     return value
+
+
+def check_finite(model: VGG) -> None:
+    """Raises UsageError for weights that are not finite: a batch's loss says nothing of the step that follows it."""
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise UsageError(f"{name} has values that are not finite. {_DIVERGED}")
 
 
 def _backward(

@@ -1,0 +1,64 @@
+"""`vggbench train`: what an option says is done or refused in one line, never left aside."""
+
+import json
+
+import measuring
+import pytest
+from typer.testing import CliRunner
+
+from vggbench.cli import app
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+TINY = ["--network=A", "--width=0.015625", "--crop-size=32", "--epochs=1", "--initialization=he", "--threads=1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes of 6 images."""
+    folder = tmp_path_factory.mktemp("images")
+    for seed, name in enumerate(("cats", "dogs")):
+        measuring.make_dataset(folder / name, 6, seed)
+    return folder
+
+
+def train(folder, out, *more):
+    return CliRunner().invoke(app, ["train", f"--data={folder}", f"--out={out}", *TINY, *more])
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--batch=0", "batch 0: at least 1"),
+        ("--width=0", "width 0.0: accepted are numbers above 0"),
+        ("--crop-size=0", "Crop size 0 px: accepted are multiples of 32"),
+        ("--crop-size=50", "Crop size 50 px: accepted are multiples of 32"),
+        ("--momentum=-1", "momentum -1.0: accepted are"),
+        ("--seed=-1", "seed -1: accepted are"),
+        ("--network=F", "No network 'F'. Known: A, A-LRN"),
+        ("--device=cpu:3", "No device 'cpu:3'. Known: cpu, cuda, cuda:N."),
+        ("--device=cuda:x", "No device 'cuda:x'"),
+    ],
+)
+def test_what_no_run_can_do_is_one_line_and_nothing_is_written(folder, tmp_path, option, words):
+    result = train(folder, tmp_path / "out", option)
+    assert result.exit_code == 2, result.output
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--threads=0", "--workers=-1", "--images=0"])
+def test_counts_below_their_least_are_refused(folder, tmp_path, option):
+    assert train(folder, tmp_path / "out", option).exit_code == 2
+
+
+def test_the_command_trains_and_says_where_the_weights_are(folder, tmp_path):
+    result = train(folder, tmp_path / "out", "--batch=4", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert (tmp_path / "out" / "weights.safetensors").samefile(document["weights"])
+    assert [row["epoch"] for row in document["history"]] == [1]
+    assert (
+        "<svg" in (tmp_path / "out" / "curve.html").read_text()
+        or "vega" in (tmp_path / "out" / "curve.html").read_text()
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import subprocess
 import sys
@@ -80,6 +81,38 @@ def test_an_index_that_never_answers_costs_seconds_only(noxfile, monkeypatch):
     started = time.monotonic()
     assert noxfile.answers("https://index.invalid/") is False
     assert time.monotonic() - started < 1.5
+
+
+def test_the_tripwire_measures_anew_each_time_whatever_the_commit_changed(noxfile, monkeypatch, tmp_path):
+    from vggbench.gate_axes import NAMES
+
+    left = tmp_path / "ab" / "runs" / "base-001.jsonl"
+    left.parent.mkdir(parents=True)
+    left.write_text("of the last time")
+    ran = []
+
+    class Run:
+        posargs = ()
+
+        def create_tmp(self):
+            return str(tmp_path)
+
+        def log(self, text):
+            pytest.fail(text)
+
+        def run(self, *command, **how):
+            if "ab" in command:
+                ran.append((command, how["success_codes"], left.exists()))
+            return "--max-seconds"
+
+    monkeypatch.setattr(noxfile, "install", lambda *arguments: None)
+    noxfile.tripwire(Run())
+    ((command, accepted, was_there),) = ran
+    assert not was_there, "ab would take it for a run of this commit"
+    assert accepted == [0, 3]
+    axes = [after for word, after in itertools.pairwise(command) if word == "--across"]
+    assert "vggbench" in axes, "or the commit that raises the version could not land"
+    assert set(axes) <= set(NAMES)
 
 
 def test_every_pinned_set_pins_torch_exactly_and_includes_the_rest():

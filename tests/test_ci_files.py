@@ -102,7 +102,7 @@ def test_both_cache_what_vggbench_keeps_and_publish_junit_and_page():
     workflow, pipeline = load(GITHUB), load(GITLAB)["vggbench"]
     job = workflow["jobs"]["gate"]
     steps = {step["name"]: step for step in job["steps"]}
-    cached = steps["Sample images, graphs and posteriors"]["with"]["path"]
+    cached = steps["Sample images and graphs"]["with"]["path"]
     assert job["env"]["VGGBENCH_CACHE"] == "${{ github.workspace }}/" + cached
     assert pipeline["variables"]["VGGBENCH_CACHE"] == "$CI_PROJECT_DIR/" + pipeline["cache"]["paths"][0].rstrip("/")
     assert steps["Page, JUnit and records"]["if"] == "${{ !cancelled() }}"
@@ -179,7 +179,8 @@ def test_every_option_in_the_files_is_one_of_the_commands(machine, tmp_path, ser
     assert machine(script.replace('exit "$status"\n', ""), **variables).returncode == 0
     commands = typer.main.get_command(app).commands
     calls = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
-    assert [words[1] for words in calls] == ["ab", "evaluate", "evaluate", "gate"]
+    assert [words[1] for words in calls] == ["ab", *["cache", "evaluate"] * 2, "gate"]
+    calls = [words for words in calls if words[1] != "cache"]
     for words in calls:
         # A command given to ab carries the options of that command.
         for name, options in split_by_command(words[1:], commands):
@@ -187,6 +188,34 @@ def test_every_option_in_the_files_is_one_of_the_commands(machine, tmp_path, ser
             assert set(options) <= known, (name, set(options) - known)
     assert calls[3].count("--across") == len(variables["ACROSS"].split())
     assert calls[1][0].endswith(".venv-base/bin/vggbench")
+
+
+@pytest.mark.parametrize("service", ["github", "gitlab"])
+def test_a_runner_that_keeps_its_folder_measures_anew(machine, tmp_path, service):
+    """Else ab would take the runs of the last commit as done, and evaluate its answers."""
+    left = tmp_path / "vggbench" / "times" / "runs" / "base-001.jsonl"
+    left.parent.mkdir(parents=True)
+    left.write_text("of the last time")
+    script, variables = github("Measure") if service == "github" else gitlab()
+    if service == "gitlab":
+        before = load(GITLAB)["vggbench"]["before_script"]
+        script = "\n".join([*(line for line in before if line.startswith("rm ")), script])
+    assert machine(script, **variables).returncode == 0
+    assert not left.exists()
+    calls = [line.split()[1:] for line in (tmp_path / "calls").read_text().splitlines()]
+    for place in (place for place, words in enumerate(calls) if words[0] == "evaluate"):
+        assert calls[place - 1] == ["cache", "prune", "--kind", "posteriors"]
+
+
+def test_gitlab_makes_its_worktree_again_where_git_remembers_one(tmp_path):
+    """As on a runner that ran git clean: the folder is gone, git's note of it is not."""
+    lines = [line for line in load(GITLAB)["vggbench"]["before_script"] if line.startswith(("rm ", "git "))]
+    script = "git init -q . && git -c user.name=a -c user.email=a@b.test commit -q --allow-empty -m a\n"
+    script += "git worktree add -q --detach base HEAD && rm -rf base\n" + "\n".join(lines)
+    environment = {"PATH": os.environ["PATH"], "CI_MERGE_REQUEST_DIFF_BASE_SHA": "HEAD", "HOME": str(tmp_path)}
+    done = subprocess.run([*BASH, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "base" / ".git").exists()
 
 
 def split_by_command(words, commands):

@@ -215,12 +215,13 @@ def test_an_artefact_taken_with_another_input_is_refused(photos, tmp_path):
     [
         (lambda text: text[: len(text) // 2], ["cut short"]),
         (lambda text: "", ["cut short"]),
+        (lambda text: "[" * 100_000, ["not a calibration"]),
         (lambda text: text.replace(f'"format": {FORMAT}', '"format": 99'), ["format 99", "upgrade"]),
         (lambda text: text.replace('"calibration"', '"records"'), ["not a calibration of vggbench"]),
         (lambda text: text.replace('"high"', '"hi"', 1), ["not a whole calibration"]),
         (lambda text: None, ["cannot read"]),
     ],
-    ids=["truncated", "empty", "newer", "other", "renamed", "missing"],
+    ids=["truncated", "empty", "deep", "newer", "other", "renamed", "missing"],
 )
 def test_an_artefact_that_cannot_be_read_is_one_line(photos, tmp_path, damage, parts):
     path = tmp_path / "r.json"

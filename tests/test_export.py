@@ -82,6 +82,13 @@ def test_json_says_what_was_written(tmp_path):
     assert {key: said["metadata"][key] for key in expected} == expected
 
 
+@pytest.mark.parametrize("name", ["A", "A.json", "A.textproto"])
+def test_the_name_of_a_file_does_not_decide_its_format(name, tmp_path):
+    said = exported("--network", "A", "--out", tmp_path / name)
+    assert said["sha256"] == exported("--network", "A", "--out", tmp_path / "A.onnx")["sha256"]
+    assert CliRunner().invoke(app, ["check", str(tmp_path / name)]).exit_code == 0
+
+
 def test_text_says_path_digest_bytes_and_shapes(tmp_path):
     path = tmp_path / "A.onnx"
     done = export("--network", "A", "--external-weights", "--out", path)

@@ -205,12 +205,18 @@ def test_a_file_that_is_no_graph_of_ours_is_one_line(exported, tmp_path):
     foreign = onnx.ModelProto()
     foreign.CopyFrom(onnx.load_from_string(exported))
     foreign.producer_name = "pytorch"
+    silent = onnx.load_from_string(exported)
+    for each in [each for each in silent.metadata_props if each.key == "network"]:
+        silent.metadata_props.remove(each)
     files = {
         "empty.onnx": b"",
         "text.onnx": b"not a graph",
+        "ranges.json": b"{}",
+        "text.textproto": b"not a graph",
         "half.onnx": exported[: len(exported) // 2],
         "short.onnx": exported[:-1],
         "foreign.onnx": foreign.SerializeToString(),
+        "silent.onnx": silent.SerializeToString(),
     }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)

@@ -83,7 +83,7 @@ def describe_graph(path: Path) -> dict[str, Any]:
 def read_model(path: Path) -> onnx.ModelProto:
     """One of our graphs, without weights that lie outside. Raises CalibrationError for any other file."""
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)  # by itself it goes by the name
     except OSError as error:
         raise CalibrationError(
             f"{path}: cannot read the graph ({error.strerror}). Name one of vggbench export."

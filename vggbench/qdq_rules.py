@@ -24,6 +24,8 @@ _OPERATORS = """Add BatchNormalization Cast Conv DequantizeLinear Div Exp Flatte
 MaxPool Mul QuantizeLinear ReduceMax ReduceMean Relu Sqrt Sub"""
 #: Of these TensorRT 8.6 reads all; what vggbench writes is among them.
 OPERATORS = frozenset(_OPERATORS.split())
+#: Of a graph's metadata, what every graph of vggbench has and GraphInfo needs.
+_SAID = {"network", "form", "precision", "weights"}
 #: QuantizeLinear has an axis from 13 on; TensorRT 8.6 reads up to 17.
 OPSETS = range(13, 18)
 
@@ -228,9 +230,10 @@ def check_graph(path: Path) -> GraphInfo:
     remedy = "Write it anew: vggbench export."
     try:
         size = path.stat().st_size
-        model = onnx.load(path)
+        model = onnx.load(path, format="protobuf")  # by itself it goes by the file's name
         own = {each.key: each.value for each in model.metadata_props}
-        if model.producer_name == "vggbench" and "weights" in own:
+        ours = model.producer_name == "vggbench" and own.keys() >= _SAID
+        if ours:
             onnx.checker.check_model(str(path), full_check=True)
     except OSError as error:
         raise CalibrationError(
@@ -240,7 +243,7 @@ def check_graph(path: Path) -> GraphInfo:
         raise CalibrationError(f"{path}: not an ONNX graph, or one that was cut short. {remedy}") from error
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         raise CalibrationError(f"{path}: not a whole ONNX graph ({str(error).splitlines()[0]}). {remedy}") from error
-    if model.producer_name != "vggbench" or "weights" not in own:
+    if not ours:
         raise CalibrationError(f"{path}: not a graph of vggbench, or one that was cut short. {remedy}")
     layers = [node for node in model.graph.node if node.op_type in LAYERS and not node.name.startswith("block1.lrn")]
     rounded = {output for node in model.graph.node if node.op_type == DQ for output in node.output}

@@ -88,7 +88,10 @@ class Ranges:
             if each.tensor == tensor:
                 return each
         known = ", ".join(each.tensor for each in self.tensors)
-        raise CalibrationError(f"The calibration of {self.network} has no range for {tensor}. It has: {known}.")
+        raise CalibrationError(
+            f"The calibration of {self.network} has no range for {tensor}. It has: {known}. Make it anew: vggbench "
+            f"calibrate --network {self.network}."
+        )
 
     def check(self, network: str, weights_digest: str) -> None:
         """Raises CalibrationError if they were taken with other weights."""
@@ -144,7 +147,7 @@ def read_ranges(path: Path) -> Ranges:
         fields: Any = json.loads(path.read_bytes())
     except OSError as error:
         raise CalibrationError(f"{path}: cannot read the calibration ({error.strerror}). {remedy}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CalibrationError(f"{path}: not a calibration, or one that was cut short ({error}). {remedy}") from error
     if not isinstance(fields, dict) or fields.pop("vggbench", None) != "calibration":
         raise CalibrationError(f"{path}: not a calibration of vggbench. {remedy}")

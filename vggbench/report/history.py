@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -120,49 +121,25 @@ def _figure(number: int, series: Series, places: Sequence[int]) -> Figure:
 
 
 def _chart(series: Series, places: Sequence[int], factor: float, unit: str, width: str) -> Any:
-    bounds = [0, *(change.index for change in series.changes), len(places)]
-    levels = [series.changes[0].before, *(change.after for change in series.changes)] if series.changes else []
-    raw = [
-        {"run": place, "value": factor * value}
-        for place, point in zip(places, series.points, strict=True)
-        for value in point.values
-    ]
-    medians = [
-        {"run": place, "value": factor * point.value} for place, point in zip(places, series.points, strict=True)
-    ]
-    steps = [
-        {"from": places[low] - 0.5, "to": places[high - 1] + 0.5, "value": factor * level}
-        for low, high, level in zip(bounds, bounds[1:], levels, strict=False)
-    ]
-    marks = [
-        {
-            "at": places[change.index] - 0.5,
-            "kind": "worse" if change.after > change.before else "better",
-            "text": f"{'▲' if change.after > change.before else '▼'} {percent(change) if width == WIDE else index}",
-        }
-        for index, change in enumerate(series.changes, start=1)
-    ]
+    """From the back: the line of medians, changes with their levels, processes, medians."""
+    runs = list(zip(places, series.points, strict=True))
+    medians = [{"run": place, "value": factor * point.value} for place, point in runs]
     axis = alt.Axis(tickMinStep=1, format="d", tickCount=10 if width == WIDE else 5, grid=False)
     scale = alt.Scale(domain=[places[0] - 0.7, places[-1] + 0.7], nice=False)
     x: dict[str, Any] = {"title": "run", "axis": axis, "scale": scale}
     y = alt.Y("value:Q", title=unit, scale=alt.Scale(zero=False, nice=False, padding=16), axis=alt.Axis(tickCount=5))
-    colour = alt.Color(
-        "kind:N", scale=alt.Scale(domain=["worse", "better"], range=[COLOURS["bad"], COLOURS["good"]]), legend=None
-    )
     layers = [_data(medians).mark_line(color=COLOURS["line"], strokeWidth=1.5).encode(x=alt.X("run:Q", **x), y=y)]
-    if marks:
-        layers += [
-            _data(marks).mark_rule(strokeDash=[4, 3], strokeWidth=1.5).encode(x=alt.X("at:Q", **x), color=colour),
-            _data(marks)
-            .mark_text(align="left", dx=4, fontSize=12, baseline="bottom")
-            .encode(x=alt.X("at:Q", **x), y=alt.value(-2), text="text:N", color=colour),
-            _data(steps)
-            .mark_rule(color=COLOURS["two"], strokeWidth=2.5)
-            .encode(x=alt.X("from:Q", **x), x2="to:Q", y=y),
-        ]
-    if series.unit == "seconds":
+    if series.changes:
+        layers += _marks(series, places, width, x)
         layers.append(
-            _data(raw)
+            _data(_levels(series, places, factor))
+            .mark_rule(color=COLOURS["two"], strokeWidth=2.5)
+            .encode(x=alt.X("from:Q", **x), x2="to:Q", y=y)
+        )
+    if series.unit == "seconds":
+        each = [{"run": place, "value": factor * value} for place, point in runs for value in point.values]
+        layers.append(
+            _data(each)
             .mark_point(size=12, filled=True, opacity=0.7, color=COLOURS["muted"])
             .encode(x=alt.X("run:Q", **x), y=y)
         )
@@ -173,6 +150,37 @@ def _chart(series: Series, places: Sequence[int], factor: float, unit: str, widt
     )
     size: dict[str, Any] = {"width": 880, "height": 220} if width == WIDE else {"width": 262, "height": 200}
     return alt.layer(*layers).properties(**size)
+
+
+def _levels(series: Series, places: Sequence[int], factor: float) -> list[dict[str, float]]:
+    """From half a run before a level's first to half a run after its last."""
+    bounds = [0, *(change.index for change in series.changes), len(places)]
+    values = [series.changes[0].before, *(change.after for change in series.changes)]
+    return [
+        {"from": places[low] - 0.5, "to": places[high - 1] + 0.5, "value": factor * value}
+        for (low, high), value in zip(itertools.pairwise(bounds), values, strict=True)
+    ]
+
+
+def _marks(series: Series, places: Sequence[int], width: str, x: dict[str, Any]) -> list[Any]:
+    """A dashed line before each change, and how large it is; on a narrow page its number."""
+    marks = [
+        {
+            "at": places[change.index] - 0.5,
+            "kind": "worse" if change.after > change.before else "better",
+            "text": f"{'▲' if change.after > change.before else '▼'} {percent(change) if width == WIDE else index}",
+        }
+        for index, change in enumerate(series.changes, start=1)
+    ]
+    colour = alt.Color(
+        "kind:N", scale=alt.Scale(domain=["worse", "better"], range=[COLOURS["bad"], COLOURS["good"]]), legend=None
+    )
+    return [
+        _data(marks).mark_rule(strokeDash=[4, 3], strokeWidth=1.5).encode(x=alt.X("at:Q", **x), color=colour),
+        _data(marks)
+        .mark_text(align="left", dx=4, fontSize=12, baseline="bottom")
+        .encode(x=alt.X("at:Q", **x), y=alt.value(-2), text="text:N", color=colour),
+    ]
 
 
 def _data(values: Sequence[dict[str, Any]]) -> Any:

@@ -29,8 +29,10 @@ def run(*arguments: object):
 
 
 def evaluate(photos: Path, *more: object):
-    base = ["evaluate", "--data", photos, "--network", "A", "--weights", "random:0", "--protocol", "center"]
-    return run(*base, "--scale", 32, *TINY, "--backend", "pytorch", *more)
+    """Of random weights, where ``more`` names no others."""
+    base = ["evaluate", "--data", photos, "--network", "A", "--protocol", "center", "--scale", 32]
+    weights = [] if "--weights" in more else ["--weights", "random:0", *TINY]
+    return run(*base, *weights, "--backend", "pytorch", *more)
 
 
 def assert_one_line(result, code: int, *parts: str) -> None:

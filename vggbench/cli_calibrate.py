@@ -64,7 +64,7 @@ def calibrate(
     }
     path = out or Path(f"ranges-{network}.json")
     runs_calibrate.check_file(path)
-    size = options.size_of(width, crop_size)
+    size = options.size_of(weights, width, crop_size)
     found = resolve(weights, network, train_scale=train_scale, preprocess=preprocess, **size)
     with progress.shown(quiet) as report:
         ranges = runs_calibrate.ranges_for(

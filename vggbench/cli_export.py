@@ -56,7 +56,7 @@ def export(
     from vggbench.variants import Variant
     from vggbench.weights import resolve
 
-    size = options.size_of(width, crop_size)
+    size = options.size_of(weights, width, crop_size)
     found = resolve(weights, network, train_scale=train_scale, preprocess=preprocess, **size)
     given = {"score_pool": score_pool, "pool_rounding": pool_rounding}
     choices = check_choices(dataclasses.replace(Choices(), **{key: value for key, value in given.items() if value}))

@@ -244,9 +244,13 @@ def checked_choices(choices: dict[str, str | None]) -> Choices:
     return check_choices(dataclasses.replace(Choices(), **{key: value for key, value in choices.items() if value}))
 
 
-def size_of(width: float | None, crop_size: int | None) -> dict[str, Any]:
-    """--width and --crop-size, those that were given, for weights.resolve."""
-    return {name: value for name, value in (("width", width), ("crop_size", crop_size)) if value is not None}
+def size_of(weights: str, width: float | None, crop_size: int | None) -> dict[str, Any]:
+    """--width and --crop-size, those that were given, for weights.resolve. Raises UsageError beside other weights."""
+    found = {name: value for name, value in (("width", width), ("crop_size", crop_size)) if value is not None}
+    if found and not weights.startswith("random:"):
+        option = f"--{next(iter(found)).replace('_', '-')}"
+        raise UsageError(f"{option} belongs to random weights, asked were {weights!r}. Leave it out, or take random:0.")
+    return found
 
 
 def scales_of(scale: int | None, scales: str | None) -> tuple[int, ...] | None:

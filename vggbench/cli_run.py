@@ -231,7 +231,7 @@ def evaluate(
                 protocol_name=protocol,
                 scales=options.scales_of(scale, scales),
                 images=images,
-                size=options.size_of(width, crop_size),
+                size=options.size_of(weights, width, crop_size),
                 calibration=calibration,
                 setting=setting,
                 progress=report_progress,

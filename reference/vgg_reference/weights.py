@@ -35,6 +35,9 @@ __all__ = [
     "state_dict",
 ]
 
+#: Of random weights: VGG-16 sixteen times as wide has 35 billion parameters.
+WIDEST = 16
+
 
 def digest_of(state: dict[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and bytes, independent of order and of the container."""
@@ -62,8 +65,11 @@ def random_weights(
     """
     blocks = len(find_architecture(network, batch_norm).blocks)
     final_side(crop_size, blocks)
-    if num_classes < 1 or width <= 0 or (hidden_width is not None and hidden_width <= 0):
-        raise ValueError(f"Width {width}, {num_classes} classes: accepted are widths above 0 and 1 class or more.")
+    for given in (width, width if hidden_width is None else hidden_width):
+        if not 0 < given <= WIDEST:
+            raise ValueError(f"Width {given:g}: accepted are widths above 0, up to {WIDEST}.")
+    if num_classes < 1:
+        raise ValueError(f"{num_classes} classes: accepted is 1 class or more.")
     identity = f"he {network} {seed} {width} {hidden_width} {num_classes} {crop_size} {batch_norm}"
     return Weights(
         name=f"random:{seed}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import ExitStack
 from typing import Any
 
 from vggbench.backends import Array, check_images, check_scores, tensorrt, torch_tensorrt
@@ -21,13 +22,13 @@ class NativePlan:
         self._variant, self.device, self.open_seconds = variant, "cuda:0", open_seconds
         name, provided = buffers.provider(None)
         self._runner = Runner(tensorrt.load(), plan, provided)
-        self._timer = Timer(self._runner)
-        self.info: dict[str, Any] = {**info, "runner": "native", "buffers": name, **self._timer.info}
-        try:
+        with ExitStack() as failing:
+            failing.callback(self._runner.close)
+            self._timer = Timer(self._runner)
+            failing.callback(self._timer.close)
+            self.info: dict[str, Any] = {**info, "runner": "native", "buffers": name, **self._timer.info}
             self.info |= self._layers(plan)
-        except BaseException:
-            self.close()
-            raise
+            failing.pop_all()
 
     def _layers(self, plan: bytes) -> dict[str, Any]:
         """As far as the plan tells: torch-tensorrt builds it with names of its own, and mostly without details."""

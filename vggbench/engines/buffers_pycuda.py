@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vggbench.engines.buffers import Memory, Pinned, Stream, out_of_memory
+from vggbench.engines.buffers_objects import end_event, end_stream, record, wait, wait_event  # noqa: F401  of Buffers
 
 CAPTURES = False
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for stream 0
@@ -41,10 +42,6 @@ def stream() -> Stream:
 
     made = cuda.Stream(_NON_BLOCKING)
     return Stream(int(made.handle), made)
-
-
-def end_stream(stream: Stream) -> None:
-    """It ends with its last reference."""
 
 
 def allocate(size: int, stream: Stream) -> Memory:
@@ -84,26 +81,10 @@ def to_host(pinned: Pinned, memory: Memory, size: int, stream: Stream) -> None:
     cuda.memcpy_dtoh_async(pinned.array[:size], memory.pointer, stream.keep)
 
 
-def wait(stream: Stream) -> None:
-    stream.keep.synchronize()
-
-
 def event(blocking: bool = False) -> Any:
     import pycuda.driver as cuda
 
     return cuda.Event(cuda.event_flags.BLOCKING_SYNC if blocking else 0)
-
-
-def end_event(event: Any) -> None:
-    """It ends with its last reference."""
-
-
-def record(event: Any, stream: Stream) -> None:
-    event.record(stream.keep)
-
-
-def wait_event(event: Any) -> None:
-    event.synchronize()
 
 
 def stream_wait(stream: Stream, event: Any) -> None:

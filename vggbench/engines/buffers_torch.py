@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vggbench.engines.buffers import Memory, Pinned, Stream, out_of_memory
+from vggbench.engines.buffers_objects import end_event, end_stream, record, wait, wait_event  # noqa: F401  of Buffers
 
 CAPTURES = True
 _DEVICE = "cuda:0"
@@ -31,10 +32,6 @@ def stream() -> Stream:
 
     made: Any = torch.cuda.Stream(_DEVICE)  # type: ignore[no-untyped-call]
     return Stream(int(made.cuda_stream), made)
-
-
-def end_stream(stream: Stream) -> None:
-    """Torch keeps streams in a pool."""
 
 
 def allocate(size: int, stream: Stream) -> Memory:
@@ -78,26 +75,10 @@ def to_host(pinned: Pinned, memory: Memory, size: int, stream: Stream) -> None:
         pinned.keep[0][:size].copy_(memory.keep[0][:size], non_blocking=True)
 
 
-def wait(stream: Stream) -> None:
-    stream.keep.synchronize()
-
-
 def event(blocking: bool = False) -> Any:
     import torch
 
     return torch.cuda.Event(enable_timing=True, blocking=blocking)  # type: ignore[no-untyped-call]
-
-
-def end_event(event: Any) -> None:
-    """It ends with its last reference."""
-
-
-def record(event: Any, stream: Stream) -> None:
-    event.record(stream.keep)
-
-
-def wait_event(event: Any) -> None:
-    event.synchronize()
 
 
 def stream_wait(stream: Stream, event: Any) -> None:

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,10 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
     options = Options(asked.workspace_mib and asked.workspace_mib << 20, asked.optimization_level)
     settings = Settings(profile, options, asked.buffers)
     runner, info = opened(trt, asked.graph, asked.precision, profile, settings)
-    timer = Timer(runner)
-    try:
+    with ExitStack() as ending:
+        ending.callback(runner.close)
+        timer = Timer(runner)
+        ending.callback(timer.close)
         timer.use(replace(LIKE[asked.like], in_flight=1) if asked.like else Mode())
         shape = profile.shapes(runner.channels_last)[1]
         runner.reshape(shape)
@@ -81,9 +84,6 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
             _write_scores(runner, asked.images, asked.scores)
         seconds = _timed(runner, timer, shape, asked.seconds) if asked.seconds else []
         return {"info": {**info, **timer.info}, "layers": layers, "shape": shape, "seconds": seconds}
-    finally:
-        timer.close()
-        runner.close()
 
 
 def _timed(runner: Runner, timer: Timer, shape: tuple[int, ...], least: float) -> list[float]:

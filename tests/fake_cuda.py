@@ -20,6 +20,7 @@ class cudaError_t(enum.IntEnum):
     cudaSuccess = 0
     cudaErrorInvalidValue = 1
     cudaErrorMemoryAllocation = 2
+    cudaErrorInsufficientDriver = 35
     cudaErrorStreamCaptureUnsupported = 900
 
 
@@ -107,6 +108,9 @@ class Fake:
         handle = next(self._handles)
         self.live[kind][handle] = value
         return OK, handle
+
+    def cudaGetDeviceCount(self):
+        return OK, 1
 
     def cudaSetDevice(self, device):
         return (OK,)

@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from backend_inputs import images, make, relative, weights_of
+from fake_cuda import cudaError_t
 from fake_tensorrt import DEVICE, MAJORS, install
 from protocol_cases import make_dataset
 from typer.testing import CliRunner
 
 from vggbench import backends, cache, cli, doctor, environment
 from vggbench.backends import layers, tensorrt
-from vggbench.engines import cli_engine
+from vggbench.backends.native_plan import NativePlan
+from vggbench.engines import buffers, cli_engine
+from vggbench.engines.timing import Timer
 from vggbench.errors import BackendUnavailable
 from vggbench.graphs import OUTPUT, export_onnx
 from vggbench.measure.accuracy import run_passes
@@ -250,3 +253,42 @@ def test_an_engine_made_for_a_batch_takes_that_alone(machine):
     assert len(session.time_calls(images(8), 2, False)) == 2
     assert session(images(19)).shape == (19, 60)
     session.close()
+
+
+def test_what_cannot_be_timed_leaves_nothing_on_the_gpu(machine, monkeypatch, tmp_path):
+    _, cuda, _ = machine()
+    monkeypatch.setattr(cli_engine, "first_device", lambda: DEVICE)
+    session = tensorrt.open_session(make("tensorrt"), "cuda", 1)
+    engine = session._runner.engine
+    plan = json.dumps(engine._plan).encode() + b"\n" + engine._model.SerializeToString()
+    session.close()
+    graph = tmp_path / "graph.onnx"
+    graph.write_bytes(export_onnx(make("tensorrt")))
+
+    def refuse(self, mode):
+        raise BackendUnavailable("no event")
+
+    monkeypatch.setattr(Timer, "use", refuse)
+    for opens in (
+        lambda: tensorrt.open_session(make("tensorrt"), "cuda", 1),
+        lambda: NativePlan(make("torch-tensorrt"), plan, {}, 1.0),
+        lambda: cli_engine.run(cli_engine._parser().parse_args([str(graph), "--crop", "64"])),
+    ):
+        with pytest.raises(BackendUnavailable, match="no event"):
+            opens()
+        assert not any(cuda.live.values())
+
+
+def test_a_driver_that_answers_and_a_runtime_that_does_not_start_are_one_line(machine, monkeypatch):
+    """As where the driver is older than the runtime; 8.6's Runtime would end the process there."""
+    trt, cuda, _ = machine("8.6.0")
+    cuda.fail["cudaGetDeviceCount"] = cudaError_t.cudaErrorInsufficientDriver
+    monkeypatch.setattr(trt.Runtime, "__init__", lambda *arguments: pytest.fail("8.6 would end the process here"))
+    line, code = refused()
+    assert (line.partition("(")[2], code) == (
+        "cuda-python: CUDA does not start (cudaErrorInsufficientDriver)). Look at GPU and driver: nvidia-smi", 6
+    )  # fmt: skip
+    said = {check.name: check for check in doctor.examine()}["backend tensorrt"]
+    assert said.state == "absent"
+    with pytest.raises(BackendUnavailable, match="cuda-python: CUDA does not start"):
+        buffers.provider()

@@ -12,7 +12,7 @@ import dataclasses
 import importlib
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,11 +66,7 @@ def available() -> str | None:
     if not environment.has_cuda():
         return NO_DRIVER
     why = buffers.missing()
-    return (
-        f"TensorRT needs a library to hold its buffers ({why}). Install one with: pip install cuda-python"
-        if why
-        else None
-    )
+    return buffers.unavailable(why) if why else None
 
 
 def has_cuda() -> bool:
@@ -144,17 +140,16 @@ class TensorRtSession:
         self._runner: Runner | None
         with graph_file(variant) as graph:
             self._runner, self.info = opened(trt, graph, variant.precision, self.profile, settings)
-        self.info = {**describe(variant, self.device, threads), **self.info}
-        self.info["engine_input"] = engine_input(variant)
-        self._timer = Timer(self._runner)
-        self.info |= self._timer.info
+        with ExitStack() as failing:
+            failing.callback(self._runner.close)
+            self._timer = Timer(self._runner)
+            failing.callback(self._timer.close)
+            self.info = {**describe(variant, self.device, threads), **self.info, **self._timer.info}
+            self.info["engine_input"] = engine_input(variant)
+            self._look_at_layers(trt)
+            failing.pop_all()
         if variant.takes_pixels:
             self.submit = self._submit
-        try:
-            self._look_at_layers(trt)
-        except BaseException:
-            self.close()
-            raise
 
     def _look_at_layers(self, trt: Any) -> None:
         """What the layers run in, for the record; a warning where one fell back."""

@@ -21,6 +21,8 @@ PROVIDERS = {
     "cuda-python": "vggbench.engines.buffers_cuda",
     "pycuda": "vggbench.engines.buffers_pycuda",
 }
+#: Of a provider that is there, where the driver is and its runtime fails all the same.
+NO_START = "CUDA does not start"
 
 
 @dataclass(frozen=True)
@@ -120,16 +122,19 @@ def provider(name: str | None = None) -> tuple[str, Buffers]:
             found.start()
             return each, found
         reasons.append(f"{each}: {why}")
-    raise BackendUnavailable(
-        f"TensorRT needs one of torch, cuda-python or pycuda to hold its buffers ({'; '.join(reasons)}). "
-        "Install it with: pip install cuda-python"
-    )
+    raise BackendUnavailable(unavailable("; ".join(reasons)))
 
 
 def missing() -> str | None:
     """None where a provider is there, else why each is not; nothing is started."""
     reasons = {name: importlib.import_module(module).missing() for name, module in PROVIDERS.items()}
     return None if None in reasons.values() else "; ".join(f"{name}: {why}" for name, why in reasons.items())
+
+
+def unavailable(reasons: str) -> str:
+    """The one line where no provider works. reasons: as missing() gives them."""
+    fix = "Look at GPU and driver: nvidia-smi" if NO_START in reasons else "Install it with: pip install cuda-python"
+    return f"TensorRT needs one of torch, cuda-python or pycuda to hold its buffers ({reasons}). {fix}"
 
 
 def out_of_memory(size: int, free: int) -> BackendUnavailable:

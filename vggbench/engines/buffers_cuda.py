@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vggbench.engines.buffers import Memory, Pinned, Stream, out_of_memory
+from vggbench.engines.buffers import NO_START, Memory, Pinned, Stream, out_of_memory
 from vggbench.errors import BackendUnavailable
 
 CAPTURES = True
@@ -39,7 +39,14 @@ def _call(name: str, *arguments: Any) -> Any:
 
 
 def missing() -> str | None:
-    return None if _cuda() is not None else "not installed"
+    cuda = _cuda()
+    if cuda is None:
+        return "not installed"
+    status, devices = cuda.cudaGetDeviceCount()  # a driver that answers is not yet one that this runtime starts on
+    if status != cuda.cudaError_t.cudaSuccess:
+        cuda.cudaGetLastError()
+        return f"{NO_START} ({status.name})"
+    return None if devices else "it sees no CUDA device"
 
 
 def start() -> None:

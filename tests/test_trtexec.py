@@ -217,10 +217,12 @@ def test_a_mode_that_cannot_be_is_refused():
         (["--like", "trtexec-10", "--transfers", "none"], 2, "--like names CUDA graph and transfers itself"),
         (["--transfers", "some"], 2, "known are both, in, out, none"),
         (["--cuda-graph", "--device", "cpu"], 2, "are a GPU's, and this runs on the CPU"),
+        (["--backend", "tensorrt", "--like", "trtexec-11"], 6, "TensorRT"),
     ],
 )
 def test_what_cannot_be_asked_for_is_one_line(arguments, code, message, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(environment, "has_cuda", lambda: False)
     result = CliRunner().invoke(app, ["latency", "--network", "A", "--weights", "sample", *arguments])
     assert (result.exit_code, result.stderr.count("\n")) == (code, 1), result.output
     assert message in result.stderr

@@ -106,9 +106,8 @@ def gpu(request: Request, out: Path | None = None, progress: Report = silent) ->
         records += found
     progress("Steps", len(chosen), len(chosen), "")
     if not records:
-        raise BackendUnavailable(
-            f"No step gave a record: {'; '.join(f'{each.name}: {each.why}' for each in ended[:4])}."
-        )
+        reasons = "; ".join(f"{each.name}: {each.why.rstrip('.')}" for each in ended[:4])
+        raise BackendUnavailable(f"No step gave a record: {reasons}.")
     _report(out, records, ended, request)
     return Done(out, tuple(ended), records)
 

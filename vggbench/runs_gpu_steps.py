@@ -163,7 +163,7 @@ def time_natively(task: Task) -> list[Record]:
 def task_of(
     request: Request, variant: Variant, threads: int, here: dict[str, Any], process: int, batches: Iterable[int]
 ) -> Task:
-    """Batches back to back: images a second are what is compared; a call's seconds lie between two ends."""
+    """One call at a time, each waited for: a call's seconds are those of `vggbench latency --peers`."""
     crop = variant.weights.crop_size
     return Task(
         variant=variant,

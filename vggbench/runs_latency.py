@@ -141,8 +141,6 @@ def latency(
 
 def plan_of(request: Request, progress: Report = silent) -> Plan:
     """Every mistake in the asking is found here. Raises UsageError, BackendUnavailable, WeightsError."""
-    if request.mode is not None and not _on_gpu(request.device):
-        raise UsageError("CUDA graphs, transfers and trtexec's definitions are a GPU's, and this runs on the CPU.")
     if request.scenario not in SCENARIOS:
         raise UsageError(f"No scenario {request.scenario!r}. Known: {', '.join(SCENARIOS)}.")
     weights = runs_inputs.weights_of(request.weights, request.network, None, None)
@@ -150,6 +148,8 @@ def plan_of(request: Request, progress: Report = silent) -> Plan:
     if min(size) < weights.crop_size:
         raise UsageError(f"Size {size[0]}x{size[1]}: accepted are sides from {weights.crop_size} pixels on.")
     settings, reasons = _settings(request)
+    if request.mode is not None and not _on_gpu(request.device):
+        raise UsageError("CUDA graphs, transfers and trtexec's definitions are a GPU's, and this runs on the CPU.")
     quantization = None
     if any(setting.precision in precisions.QUANTIZED for setting in settings):
         quantization = _quantization(weights, request, progress)
@@ -184,7 +184,7 @@ def _settings(request: Request) -> tuple[list[runs_inputs.Setting], tuple[str, .
         if setting.why:
             reasons.append(setting.why)
     if not found:
-        raise BackendUnavailable(" ".join(refused))
+        raise BackendUnavailable(" ".join(dict.fromkeys(refused)))
     return found, (*dict.fromkeys(reasons), *dict.fromkeys(refused))
 
 

@@ -35,7 +35,7 @@ from vggbench.errors import BackendUnavailable
 from vggbench.modes import Mode
 from vggbench.variants import Variant
 
-_INSTALL = "Install it, with torch for CUDA: pip install torch-tensorrt"
+_INSTALL = "Install torch-tensorrt, with torch for CUDA: pip install torch-tensorrt"
 #: Versions whose interface the calls below were checked against: the first and the last.
 CHECKED = ("2.11", "2.14")
 
@@ -43,7 +43,10 @@ CHECKED = ("2.11", "2.14")
 def available() -> str | None:
     """None, or one line: what is missing and how to get it. On a CPU build of torch its import is an AssertionError."""
     if not environment.has_cuda():
-        return f"torch-tensorrt needs an NVIDIA driver with a device, and there is none here. {_INSTALL}"
+        return (
+            "torch-tensorrt needs an NVIDIA GPU and its driver, and no driver with a device is here. On a machine with "
+            f"a GPU install NVIDIA's driver. {_INSTALL}"
+        )
     try:
         importlib.import_module("torch_tensorrt")
     except Exception as error:

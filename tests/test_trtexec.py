@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from vggbench import cache, modes, runs_trtexec
+from vggbench import cache, environment, modes, runs_trtexec
 from vggbench.cli import app
 from vggbench.errors import BackendUnavailable
 from vggbench.measure import trtexec

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from pathlib import Path
 
 import gate_records as make
 import pytest
@@ -21,6 +24,7 @@ from vggbench.report.markdown import markdown
 from vggbench.results import write_records
 from vggbench.results_files import read_whole_part
 
+ROOT = Path(__file__).parents[1]
 VERDICTS = {"regressed", "same", "better", "inconclusive", "not comparable"}
 
 
@@ -245,3 +249,13 @@ def test_the_page_is_whole_escaped_and_asks_for_nothing(every_verdict):
 def test_the_comparison_has_every_verdict(every_verdict):
     assert {row.verdict for row in every_verdict.rows} == VERDICTS
     assert every_verdict.verdict == "regressed"
+
+
+def test_the_gate_and_its_outputs_load_no_library_that_computes():
+    code = (
+        "import sys; import vggbench.gate, vggbench.report.gate, vggbench.report.markdown, vggbench.report.junit\n"
+        "assert not {'torch', 'onnx', 'onnxruntime', 'vggbench.backends'} & set(sys.modules)"
+    )
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'reference'}", "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr

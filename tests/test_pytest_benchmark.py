@@ -244,6 +244,7 @@ def test_a_users_tests_measure_by_our_rules_and_leave_records(measured):
     ]
     assert [record.networks[0].backend for record in records] == ["fake", "fake", "callable", "callable"]
     assert all(record.environment["cpu"] and record.samples.warmups for record in records)
+    assert len({record.conditions["interpreter"] for record in records}) == 1
 
 
 def test_the_gate_and_pytest_benchmark_take_the_plugins_records(measured, tmp_path):

@@ -87,7 +87,9 @@ def rows(pairs: Sequence[Pair], limits: Limits) -> list[Row]:
 
 
 def _count(records: Sequence[Record]) -> int:
-    return sum(1 if record.kind == "latency" else len(record.samples.values) for record in records)
+    if records and records[0].kind == "latency":
+        return len(_by_process(records))
+    return sum(len(record.samples.values) for record in records)
 
 
 def _why_not(pair: Pair) -> str:
@@ -145,19 +147,29 @@ def _latency(pair: Pair, limits: Limits, confidence: float) -> list[Row]:
 
 def _process_medians(pair: Pair, per_image: bool) -> tuple[list[float], list[float], bool]:
     """One median a process; in the order of the rounds where both sides were taken in the same ones."""
-    places = [{record.conditions.get("ab_round"): record for record in side} for side in (pair.base, pair.head)]
+    sides = [_by_process(side) for side in (pair.base, pair.head)]
+    places = [{records[0].conditions.get("ab_round"): records for records in side} for side in sides]
     shared = [place for place in places[0] if place is not None and place in places[1]]
-    sides = [list(pair.base), list(pair.head)]
     rounds = all(len(place) == len(side) for place, side in zip(places, sides, strict=True)) and None not in places[0]
     if rounds and len(shared) == len(sides[0]) == len(sides[1]):
         sides = [[place[number] for number in sorted(shared)] for place in places]
     else:
         rounds = False
-    base, head = (
-        [median(_seconds(record)) / ((record.workload.batch or 1) if per_image else 1) for record in side]
-        for side in sides
-    )
+    base, head = ([_median(records, per_image) for records in side] for side in sides)
     return base, head, rounds
+
+
+def _by_process(records: Sequence[Record]) -> list[list[Record]]:
+    """A process leaves one record of a row; where it left several, they say by "interpreter" that it was the same."""
+    found: dict[object, list[Record]] = {}
+    for place, record in enumerate(records):
+        found.setdefault(record.conditions.get("interpreter", place), []).append(record)
+    return list(found.values())
+
+
+def _median(records: Sequence[Record], per_image: bool) -> float:
+    batch = (records[0].workload.batch or 1) if per_image else 1
+    return median([value for record in records for value in _seconds(record)]) / batch
 
 
 def _seconds(record: Record) -> list[float]:

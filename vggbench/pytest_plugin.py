@@ -9,6 +9,8 @@ Loaded in every test run of an environment that has vggbench, so only pytest is 
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 _RECORDS = pytest.StashKey["list[Record]"]()
 _OUTCOME = pytest.StashKey[str]()
+#: Tells the gate which records are of one process, however often a test measured.
+_INTERPRETER = f"{os.getpid()} {time.time_ns()}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,7 +49,8 @@ def vggbench_latency(request: pytest.FixtureRequest) -> Callable[..., Record]:
 
     Called as vggbench_latency(target, batch=1, size=None, *, min_seconds=1.0, min_iterations=10, max_seconds=None,
     scenario="latency", device="auto", threads=None). size: (h, w) in pixels; a Variant knows its own. Warm-ups, early
-    stop and raw values as in vggbench latency; in this process, so it is one process of the statistics.
+    stop and raw values as in vggbench latency; in this process, so it is one process of the statistics, however often
+    it is called.
     """
 
     def measure(target: Any, batch: int = 1, size: tuple[int, int] | None = None, **how: Any) -> Record:
@@ -130,6 +135,7 @@ def _measured(
         environment=environment(),
         started=started,
         elapsed_seconds=sum(samples.values) + sum(samples.warmups),
+        conditions={"interpreter": _INTERPRETER},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import pytest
 from numerics_networks import WEIGHTS, asked, ranges, with_ranges
@@ -85,7 +86,7 @@ def command(moving, dozen, monkeypatch, capsys):
         with pytest.raises(SystemExit) as ended:
             cli.main(["numerics", "--reference", "fp32@fake", "--scale", "40", *arguments])
         told = capsys.readouterr()
-        return ended.value.code, told.out, told.err
+        return ended.value.code or 0, told.out, told.err
 
     return run
 
@@ -96,6 +97,10 @@ def test_command_prints_a_line_a_variant(command):
     assert "A against fp32@fake, 12 images" in out
     (line,) = [line for line in out.splitlines() if line.startswith("bf16@fake")]
     assert line.split()[5] == "4"
+    (head,) = [line for line in out.splitlines() if line.startswith("variant ")]
+    ends = [[found.end() for found in re.finditer(words, text)] for words, text in ((r"95 %", head), (r" %", line))]
+    assert ends[0][0] == ends[1][1]
+    assert head.index("flips") + len("flips") == line.index(" 4 ") + 2
     assert "no table of layers" in err
 
 
@@ -113,7 +118,14 @@ def test_command_writes_the_page_and_records_and_one_document(command, tmp_path)
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(("--variant", "int4"), 2), (("--keep", "a"), 2), (("--variant", "int8@onnxruntime"), 9), (("--form", "x"), 2)],
+    [
+        (("--variant", "int4"), 2),
+        (("--keep", "a"), 2),
+        (("--variant", "int8@onnxruntime"), 9),
+        (("--form", "x"), 2),
+        (("--variant", "bf16@fake", "--sensitivity"), 2),
+        (("--variant", "bf16@fake", "--scale", "0"), 2),
+    ],
 )
 def test_mistakes_end_in_one_line_and_a_code(command, arguments, code):
     ended, out, err = command(*arguments)

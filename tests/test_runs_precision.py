@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from vggbench import backends, plan, runs_inputs, runs_precision
+from vggbench import backends, plan, runs_inputs, runs_numerics, runs_precision
 from vggbench.errors import BackendUnavailable, UsageError
+from vggbench.results import NetworkRun
 from vggbench.runs_inputs import Request, Setting
 from vggbench.weights import resolve
 
@@ -73,6 +74,18 @@ def test_a_folder_without_ranges_is_told_how_to_make_them():
     with pytest.raises(UsageError, match=r"vggbench calibrate --network A .*--calibration A=ranges\.json"):
         runs_precision.quantizations(request, request.setting, [weights], None, None)
     assert runs_precision.quantizations(request, Setting("onnxruntime", "fp32"), [weights], None, None) == {}
+
+
+def test_only_of_int8_the_sensitivity_is_asked_for(dozen, monkeypatch, own_cache):
+    weights, asked = resolve("random:0", "A", width=1 / 16, crop_size=32, num_classes=3), []
+    monkeypatch.setattr(runs_numerics, "numerics", lambda dataset, weights, given, progress: asked.append(given) or [])
+    for precision in ("bf16", "int8"):
+        ran = NetworkRun(network="A", weights={}, passes=[], backend="onnxruntime", precision=precision)
+        runs_precision._numerics(Request(Setting("onnxruntime")), dozen, weights, ran, None)
+    assert [(each.variants, each.sensitivity) for each in asked] == [
+        (("bf16@onnxruntime",), False),
+        (("int8@onnxruntime",), True),
+    ]
 
 
 def test_claims_of_table_3_are_all_dense():

@@ -46,7 +46,7 @@ def numerics(
     form: Annotated[
         str, typer.Option(help="crop (center crop) or dense (whole image).", autocompletion=lambda: ["crop", "dense"])
     ] = "crop",
-    scale: Annotated[int | None, typer.Option(help="Q in pixels (default: the training scale).")] = None,
+    scale: Annotated[int | None, typer.Option(help="Q in pixels (default: the training scale).", min=1)] = None,
     train_scale: options.TrainScale = None,
     split: options.Split = "test",
     preprocess: options.Preprocess = None,
@@ -120,7 +120,7 @@ def _show(rows: list[dict[str, Any]], records: list[Any]) -> None:
     counts = f"{first['images']:,} images, {first['reference_errors']:,} wrong"
     say(f"{first['network']} against {first['reference']}, {counts}")
     width = max(7, *(len(row["variant"]) for row in rows))
-    say(f"{'variant':{width}}  rel. L2  95 %     flips  lost  gained  wrong  p      p, Holm")
+    say(f"{'variant':{width}}     rel. L2        95 %  flips  lost  gained  wrong  p      p, Holm")
     for row in rows:
         say(
             f"{row['variant']:{width}}  {_percent(row['relative_l2_median'])}  {_percent(row['relative_l2_p95'])}"
@@ -151,5 +151,5 @@ def _show_sensitivity(row: dict[str, Any], measured: Any) -> None:
 
 
 def _percent(ratio: float) -> str:
-    """Three significant digits, seven characters wide."""
-    return f"{100 * ratio:.3g} %".rjust(7)
+    """Three significant digits, ten characters wide, as "4.55e-05 %" is."""
+    return f"{100 * ratio:.3g} %".rjust(10)

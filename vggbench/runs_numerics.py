@@ -155,6 +155,11 @@ def variants_of(dataset: Dataset, weights: Weights, asked: Asked, progress: Repo
     if not asked.variants:
         raise UsageError(f"No variant to compare. Give one or more: --variant {GRAMMAR}.")
     specs = [parse(text) for text in (asked.reference, *asked.variants)]
+    if asked.sensitivity and not any(spec.precision == "int8" for spec in specs[1:]):
+        raise UsageError(
+            f"The sensitivity is that of int8 variants; asked were {', '.join(asked.variants)}. Leave --sensitivity "
+            "out, or add --variant int8."
+        )
     check_forms(asked.sizes, [asked.form])
     chosen = [_backend(spec, asked.setting.device) for spec in specs]
     if not any(map(backends.has_profile, chosen)):

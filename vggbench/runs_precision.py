@@ -142,7 +142,7 @@ def _numerics(request: Request, dataset: Dataset, weights: Weights, run: Network
         request.setting,
         variants=(f"{run.precision}@{run.backend}",),
         calibration=_calibration(request, weights),
-        sensitivity=True,
+        sensitivity=run.precision == "int8",
     )
     records = numerics(first, weights, asked, progress)
     write_records(path, records)

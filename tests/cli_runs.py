@@ -29,10 +29,13 @@ def run(*arguments: object):
 
 
 def evaluate(photos: Path, *more: object):
-    """Of random weights, where ``more`` names no others."""
     base = ["evaluate", "--data", photos, "--network", "A", "--protocol", "center", "--scale", 32]
-    weights = [] if "--weights" in more else ["--weights", "random:0", *TINY]
-    return run(*base, *weights, "--backend", "pytorch", *more)
+    return run(*base, *tiny_weights(more), "--backend", "pytorch", *more)
+
+
+def tiny_weights(more: tuple[object, ...]) -> list[str]:
+    """Random ones, where ``more`` names no others."""
+    return [] if "--weights" in more else ["--weights", "random:0", *TINY]
 
 
 def assert_one_line(result, code: int, *parts: str) -> None:

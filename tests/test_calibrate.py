@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from cli_runs import TINY, assert_one_line, run
+from cli_runs import assert_one_line, run, tiny_weights
 from PIL import Image
 
 from vgg_reference.weights import random_weights, read_weights, save_weights, state_dict
@@ -37,7 +37,7 @@ def weights(network="A", seed=0):
 
 
 def calibrate(photos, out, *more):
-    tiny = ["calibrate", "--network", "A", "--weights", "random:0", *TINY]
+    tiny = ["calibrate", "--network", "A", *tiny_weights(more)]
     return run(*tiny, "--data", photos, "--method", "minmax", "--out", out, *more)
 
 

@@ -8,12 +8,13 @@ import onnxruntime
 import pytest
 
 from vgg_reference.architectures import architecture, count_macs, dense_macs
-from vggbench import runs_peak, shares
+from vggbench import runs_peak
 from vggbench.backends.fake import FakeSession
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.measure import peak, products
 from vggbench.measure.records import latency_record
 from vggbench.results import Record, Samples
+from vggbench.shares import macs_per_image, share
 from vggbench.variants import Variant
 
 HERE = {"cpu": "x", "cores": 2, "logical_cpus": 4}
@@ -161,35 +162,35 @@ def timed(seconds=0.01, batch=4, size=(32, 32), form="crop", process=1, scenario
 def test_the_share_is_operations_a_second_over_the_peaks():
     weights = measuring.WEIGHTS
     macs = count_macs(architecture(weights.network), **weights.size)
-    assert shares.macs_per_image(timed()) == macs
-    assert peak.share(timed(), [peak_of()]) == pytest.approx((4 / 0.01) * 2 * macs / (2e6 / 0.001))
-    assert peak.share(timed(scenario="throughput"), [peak_of()]) == pytest.approx(16 / 0.1 * 2 * macs / 2e9)
+    assert macs_per_image(timed()) == macs
+    assert share(timed(), [peak_of()]) == pytest.approx((4 / 0.01) * 2 * macs / (2e6 / 0.001))
+    assert share(timed(scenario="throughput"), [peak_of()]) == pytest.approx(16 / 0.1 * 2 * macs / 2e9)
 
 
 def test_a_dense_networks_operations_are_those_of_its_size():
     weights = measuring.WEIGHTS
     dense = timed(size=(40, 52), form="dense")
-    assert shares.macs_per_image(dense) == dense_macs(architecture(weights.network), 40, 52, True, **weights.size)
+    assert macs_per_image(dense) == dense_macs(architecture(weights.network), 40, 52, True, **weights.size)
 
 
 def test_a_share_is_of_the_same_precision_threads_device_and_machine_only():
-    assert peak.share(timed(), [peak_of()]) is not None
-    assert peak.share(timed(), []) is None
-    assert peak.share(timed(), [peak_of("int8")]) is None
-    assert peak.share(timed(), [peak_of(threads=1)]) is None
-    assert peak.share(timed(), [peak_of(device="cuda:0")]) is None
-    assert peak.share(timed(), [peak_of(environment={**HERE, "cpu": "y"})]) is None
-    assert peak.share(timed(), [peak_of(environment={**HERE, "cores": 1})]) is None
+    assert share(timed(), [peak_of()]) is not None
+    assert share(timed(), []) is None
+    assert share(timed(), [peak_of("int8")]) is None
+    assert share(timed(), [peak_of(threads=1)]) is None
+    assert share(timed(), [peak_of(device="cuda:0")]) is None
+    assert share(timed(), [peak_of(environment={**HERE, "cpu": "y"})]) is None
+    assert share(timed(), [peak_of(environment={**HERE, "cores": 1})]) is None
 
 
 def test_the_arithmetic_that_ran_decides_which_peak_it_is():
     stored = timed(arithmetic="fp32 on weights stored as fp16")
-    assert peak.share(stored, [peak_of("fp16")]) is None
-    assert peak.share(stored, [peak_of("fp32")]) is not None
-    assert peak.share(timed(arithmetic="int8 products, int32 sums"), [peak_of("int8")]) is not None
+    assert share(stored, [peak_of("fp16")]) is None
+    assert share(stored, [peak_of("fp32")]) is not None
+    assert share(timed(arithmetic="int8 products, int32 sums"), [peak_of("int8")]) is not None
 
 
 def test_the_peak_of_the_same_round_counts():
     peaks = [peak_of(process=1, seconds=0.001), peak_of(process=2, seconds=0.002)]
-    assert peak.share(timed(process=2), peaks) == pytest.approx(2 * peak.share(timed(process=1), peaks))
-    assert peak.share(timed(process=3), peaks) == pytest.approx(peak.share(timed(process=1), peaks)), "else the best"
+    assert share(timed(process=2), peaks) == pytest.approx(2 * share(timed(process=1), peaks))
+    assert share(timed(process=3), peaks) == pytest.approx(share(timed(process=1), peaks)), "else the best"

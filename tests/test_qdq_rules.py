@@ -7,7 +7,18 @@ import json
 import numpy as np
 import onnx
 import pytest
-from graph_edits import assert_named, between, doubled, insert, node, pair, put, wrapped_pool
+from graph_edits import (
+    assert_named,
+    between,
+    doubled,
+    insert,
+    node,
+    put,
+    rounded_bias,
+    rounded_scores,
+    scale_of,
+    wrapped_pool,
+)
 from onnx import TensorProto, helper, numpy_helper
 from qdq_networks import NETWORKS, fp32, int8, small, variant
 from typer.testing import CliRunner
@@ -47,16 +58,6 @@ def unsigned(graph):
     put(graph, "fc7.input.zero", np.array(0, np.uint8))
 
 
-def integer_bias(graph):
-    bias = node(graph, "fc7").input[2]
-    channels = next(each.dims[0] for each in graph.graph.initializer if each.name == bias)
-    put(graph, bias, np.ones(channels, np.int32))
-    inputs = [bias, "fc7.weight.scale"]
-    node_ = helper.make_node("DequantizeLinear", inputs, ["fc7.bias"], name="fc7.bias.dequantize", axis=0)
-    graph.graph.node.insert(0, node_)
-    node(graph, "fc7").input[2] = "fc7.bias"
-
-
 def normalized(graph):
     for name in ("gain", "shift", "mean", "variance"):
         graph.graph.initializer.append(numpy_helper.from_array(np.ones(8, np.float32), name))
@@ -94,20 +95,6 @@ def float_weights(graph):
         graph.graph.node.remove(node(graph, name))
 
 
-def rounded_scores(graph):
-    node(graph, "fc8").output[0] = "exact"
-    graph.graph.node.extend(pair("rounded", "exact"))
-    graph.graph.node[-1].output[0] = "scores"
-
-
-def no_scale(graph):
-    put(graph, "fc7.input.scale", np.array(0, np.float32))
-
-
-def endless_scale(graph):
-    put(graph, "fc7.input.scale", np.array(np.inf, np.float32))
-
-
 def half_scale(graph):
     put(graph, "fc7.input.scale", np.array(1, np.float16))
 
@@ -124,7 +111,7 @@ def own_domain(graph):
     ("plant", "rule", "name", "detail"),
     [
         (asymmetric, "symmetric", "fc7.input.quantize", "zero point 3"),
-        (integer_bias, "float-bias", "fc7.bias.dequantize", "a rounded bias"),
+        (rounded_bias(np.int32), "float-bias", "fc7.bias.dequantize", "a rounded bias"),
         (between, "conv-relu", "fc7.output.quantize", "between fc7 and fc7.relu"),
         (per_tensor_weights, "per-channel-weights", "fc7.weight.quantize", "one scale"),
         (doubled, "one-pair", "fc7.again.quantize", "behind fc7.input.dequantize"),
@@ -137,8 +124,8 @@ def own_domain(graph):
         (float_weights, "both-inputs", "fc7", "float weights"),
         (wrapped_pool, "pool-once", "block2.pool", "also block3.conv1.input.quantize behind it"),
         (rounded_scores, "float-output", "rounded.dequantize", "output scores is rounded"),
-        (no_scale, "scale", "fc7.input.quantize", "scale 0.0"),
-        (endless_scale, "scale", "fc7.input.quantize", "scale inf"),
+        (scale_of(0), "scale", "fc7.input.quantize", "scale 0.0"),
+        (scale_of(np.inf), "scale", "fc7.input.quantize", "scale inf"),
         (half_scale, "scale", "fc7.input.quantize", "float16"),
         (foreign_operator, "operator", "block1.relu1", "HardSwish"),
         (own_domain, "operator", "block1.relu1", "com.microsoft.Relu"),
@@ -149,7 +136,7 @@ def test_a_planted_fault_is_named_with_its_node_and_rule(graph, plant, rule, nam
     assert_named(graph, rule, name, detail)
 
 
-@pytest.mark.parametrize("plant", [asymmetric, integer_bias, between, per_tensor_weights, doubled])
+@pytest.mark.parametrize("plant", [asymmetric, rounded_bias(np.int32), between, per_tensor_weights, doubled])
 def test_one_planted_fault_breaks_one_rule(graph, plant):
     plant(graph)
     assert len({each.rule for each in violations(graph)}) == 1

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from graph_edits import assert_named, between, doubled, node, pair, put, wrapped_pool
+from graph_edits import assert_named, between, doubled, node, put, rounded_bias, rounded_scores, scale_of, wrapped_pool
 from onnx import TensorProto, helper
 from qdq_networks import NETWORKS, fp8, sample
 from typer.testing import CliRunner
@@ -68,14 +68,6 @@ def moved(graph):
     put(graph, "fc7.input.zero", np.array(2, E4M3))
 
 
-def no_scale(graph):
-    put(graph, "fc7.input.scale", np.array(0, np.float16))
-
-
-def endless_scale(graph):
-    put(graph, "fc7.input.scale", np.array(np.inf, np.float16))
-
-
 def negative_scale(graph):
     put(graph, "fc7.weight.scale", np.array(-0.01, np.float16))
 
@@ -95,26 +87,10 @@ def int8s_steps(graph):
     put(graph, "classifier.3.weight", values.astype(E4M3))
 
 
-def rounded_bias(graph):
-    bias = node(graph, "fc7").input[2]
-    put(graph, bias, np.ones(512, E4M3))
-    made = helper.make_node(
-        "DequantizeLinear", [bias, "fc7.input.scale", "fc7.input.zero"], ["fc7.bias"], name="fc7.bias.dequantize"
-    )
-    graph.graph.node.insert(0, made)
-    node(graph, "fc7").input[2] = "fc7.bias"
-
-
 def float_input(graph):
     node(graph, "fc7").input[0] = "fc6.relu"
     for name in ("fc7.input.quantize", "fc7.input.dequantize"):
         graph.graph.node.remove(node(graph, name))
-
-
-def rounded_scores(graph):
-    graph.graph.node.extend(pair("rounded", "fc8"))
-    graph.graph.node.remove(node(graph, "scores"))
-    graph.graph.node[-1].output[0] = "scores"
 
 
 def odd_channels(graph):
@@ -136,8 +112,8 @@ def grouped(graph):
         (integers, "fp8-type", "fc7.input.quantize", "int8 in place of float8e4m3fn"),
         (no_zero_point, "fp8-type", "fc7.input.quantize", "no zero point, so uint8"),
         (moved, "symmetric", "fc7.input.quantize", "zero point 2"),
-        (no_scale, "fp8-scale", "fc7.input.quantize", "scale 0.0"),
-        (endless_scale, "fp8-scale", "fc7.input.quantize", "scale inf"),
+        (scale_of(0), "fp8-scale", "fc7.input.quantize", "scale 0.0"),
+        (scale_of(np.inf), "fp8-scale", "fc7.input.quantize", "scale inf"),
         (negative_scale, "fp8-scale", "fc7.weight.dequantize", "scale -0.01"),
         (scale_of_another_type, "fp8-scale", "fc7.input.quantize", "float64"),
         (a_scale_for_each_channel, "fp8-scale", "fc7.weight.dequantize", "512 scales"),
@@ -145,7 +121,7 @@ def grouped(graph):
         (between, "conv-relu", "fc7.output.quantize", "between fc7 and fc7.relu"),
         (doubled, "one-pair", "fc7.again.quantize", "behind fc7.input.dequantize"),
         (wrapped_pool, "pool-once", "block2.pool", "also block3.conv1.input.quantize behind it"),
-        (rounded_bias, "float-bias", "fc7.bias.dequantize", "a rounded bias"),
+        (rounded_bias(E4M3), "float-bias", "fc7.bias.dequantize", "a rounded bias"),
         (float_input, "both-inputs", "fc7", "float input"),
         (rounded_scores, "float-output", "rounded.dequantize", "output scores is rounded"),
         (odd_channels, "fp8-kernel", "fc7", "512 to 511 channels, window 1"),
@@ -180,7 +156,7 @@ def test_weights_too_small_for_a_scale_of_fp16_use_a_part_of_e4m3_and_break_no_r
 def test_the_command_counts_fp8_layers_and_names_what_is_broken(graph, tmp_path):
     good, bad = tmp_path / "good.onnx", tmp_path / "bad.onnx"
     good.write_bytes(whole())
-    moved(graph)
+    a_scale_for_each_channel(graph)
     bad.write_bytes(graph.SerializeToString())
     info = check_graph(good)
     assert (info.precision, info.layout, info.opset, info.int8_layers) == ("fp8", "tensorrt", 19, ())
@@ -191,4 +167,4 @@ def test_the_command_counts_fp8_layers_and_names_what_is_broken(graph, tmp_path)
     assert json.loads(CliRunner().invoke(app, ["check", str(good), "--json"]).stdout)["fp8_layers"][0] == "block3.conv1"
     done = CliRunner().invoke(app, ["check", str(bad)])
     assert done.exit_code == CalibrationError.exit_code
-    assert "symmetric            fc7.input.quantize: zero point 2. Zero points are 0." in done.stdout
+    assert "fp8-scale            fc7.weight.dequantize: 512 scales. A tensor has one scale" in done.stdout

@@ -21,8 +21,6 @@ from vggbench.errors import BackendUnavailable
 from vggbench.qdq_parts import STEPS, activation_scale, weight_scales
 from vggbench.ranges import Quantization
 
-#: Largest finite E4M3 value.
-FP8_MAX = 448.0
 #: modelopt's own names: which layers get quantizers, of how many bits, weights per channel or not.
 _CONFIGS = {"int8": "INT8_DEFAULT_CFG", "fp8": "FP8_DEFAULT_CFG"}
 _INSTALL = "Install it with: pip install nvidia-modelopt"

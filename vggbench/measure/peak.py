@@ -12,9 +12,6 @@ from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.measure.products import ON_CPU, ON_CUDA, Call, Maker, Shape
 from vggbench.results import Peak, Record, Samples, Workload
 from vggbench.samples import median
-from vggbench.shares import share
-
-__all__ = ["PRECISIONS", "Found", "best_product", "peak_record", "share", "time_product"]
 
 PRECISIONS = tuple(dict.fromkeys([*ON_CPU, *ON_CUDA]))
 #: (m, k, n): cubes, and a convolution of VGG as a product: four images of 56 x 56 positions, 512 x 3 x 3 inputs.

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from vggbench import environment
 
 
@@ -93,3 +95,37 @@ def test_a_driver_without_a_device_is_no_cuda(monkeypatch):
         assert environment.has_cuda() is False
     finally:
         environment._cuda_devices.cache_clear()
+
+
+@pytest.fixture
+def glibc(monkeypatch, tmp_path):
+    """A system with huge pages on request; returns the file that says so."""
+    pages = tmp_path / "enabled"
+    pages.write_text("always [madvise] never\n")
+    monkeypatch.setattr(environment, "_TRANSPARENT", pages)
+    monkeypatch.setattr(environment.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    return pages
+
+
+def test_huge_pages_are_asked_of_the_c_library_beside_what_the_user_asks_of_it(glibc):
+    assert environment.huge_pages({}) == {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    assert environment.huge_pages({"GLIBC_TUNABLES": "glibc.malloc.arena_max=1"}) == {
+        "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"
+    }
+
+
+def test_huge_pages_are_not_asked_for_where_there_are_none_or_the_user_chose(glibc, monkeypatch):
+    assert environment.huge_pages({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}) == {}
+    for library in (("glibc", "2.31"), ("musl", "1.2.4"), ("", "")):
+        with monkeypatch.context() as other:
+            other.setattr(environment.platform, "libc_ver", lambda library=library: library)
+            assert environment.huge_pages({}) == {}
+    glibc.write_text("always madvise [never]\n")
+    assert environment.huge_pages({}) == {}
+    glibc.unlink()
+    assert environment.huge_pages({}) == {}
+
+
+def test_a_record_names_what_was_asked_of_the_c_library(monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    assert environment.environment()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"

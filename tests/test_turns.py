@@ -105,6 +105,11 @@ def test_a_process_alone_gets_no_socket_and_inherits_none(log, monkeypatch):
     assert list(run_in_turn({"a": tells})) == [("a", "")]
 
 
+def test_variables_reach_every_command():
+    tells = [sys.executable, "-S", "-c", "import os, sys; sys.exit(os.environ['MADE_UP'] != 'x')"]
+    assert dict(run_in_turn({"a": tells, "b": tells}, {"MADE_UP": "x"})) == {"a": "", "b": ""}
+
+
 def test_without_a_conductor_nobody_waits(monkeypatch, tmp_path):
     monkeypatch.delenv(TURNS, raising=False)
     assert joined() is None
@@ -148,7 +153,7 @@ def test_a_wait_is_in_no_time_and_each_slices_first_call_is_a_warm_up(monkeypatc
     assert {round(seconds, 6) for seconds in samples.values + samples.warmups} == {0.02}
     slice_calls = round(SLICE_SECONDS / 0.02)
     assert len(paused.waits) == pytest.approx(len(samples.values) / slice_calls, abs=1)
-    assert len(samples.warmups) == 10 + len(paused.waits)
+    assert len(samples.warmups) == 11 + len(paused.waits)
 
 
 def test_long_calls_get_two_counted_ones_a_slice():

@@ -13,6 +13,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,15 @@ _LIBRARIES = (
     "altair",
 )
 #: Variables that change how fast or how exactly a CPU library computes.
-_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_CONF", "LD_PRELOAD", "CUDA_VISIBLE_DEVICES")
+_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "MALLOC_CONF",
+    "GLIBC_TUNABLES",
+    "LD_PRELOAD",
+    "CUDA_VISIBLE_DEVICES",
+)
+_TRANSPARENT = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def environment(command: list[str] | None = None) -> dict[str, Any]:
@@ -109,6 +118,28 @@ def commit() -> str | None:
 def usable_cores() -> int:
     """Cores this process may run on; a container may have fewer than the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def huge_pages(variables: Mapping[str, str]) -> dict[str, str]:
+    """What to add to a new process' variables so that its memory comes in pages of 2 MiB where the system has them.
+
+    Where pages of 4 KiB come to lie differs from process to process, and with it the speed of a network by some
+    percent; with huge pages that goes, and the network is faster. Empty where it cannot be: another C library than
+    glibc from 2.35 on, a kernel that has none, or a choice that the user made.
+    """
+    library, version = platform.libc_ver()
+    given = variables.get("GLIBC_TUNABLES", "")
+    try:
+        refused = "[never]" in _TRANSPARENT.read_text()
+    except OSError:
+        refused = True
+    if library != "glibc" or _numbers(version) < (2, 35) or refused or "hugetlb" in given:
+        return {}
+    return {"GLIBC_TUNABLES": ":".join(filter(None, (given, "glibc.malloc.hugetlb=1")))}
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def has_cuda() -> bool:

@@ -21,7 +21,7 @@ LIBRARIES = ("torch", "onnxruntime", "openvino", "tensorrt", "torch-tensorrt")
 #: Other distributions of the same library.
 _ALSO = {"onnxruntime": ("onnxruntime-gpu",), "tensorrt": ("tensorrt-cu13", "tensorrt-cu12")}
 #: Variables that change how fast a CPU library computes.
-_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_CONF", "LD_PRELOAD")
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_CONF", "GLIBC_TUNABLES", "LD_PRELOAD")
 ALL = frozenset({"latency", "accuracy", "numerics"})
 TIMED, JUDGED = frozenset({"latency"}), frozenset({"accuracy", "numerics"})
 

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from vggbench.environment import huge_pages
 from vggbench.errors import RecordError, StorageError, UsageError
 from vggbench.gate import Comparison, Limits, compare, read_set
 from vggbench.gate_rows import NOT_COMPARABLE
@@ -39,6 +40,7 @@ def ab(
     processes: int = 7,
     *,
     turns: bool = True,
+    pages: bool = True,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     across: Sequence[str] = (),
     progress: Report = silent,
@@ -46,7 +48,8 @@ def ab(
     """Rounds of both commands until each has ``processes`` runs, then the gate.
 
     turns: both processes of a round are there at once and time slices in turn, where the commands can; else each runs
-    to its end before the other starts, which takes half the memory.
+    to its end before the other starts, which takes half the memory. pages: both get huge pages where the system has
+    them, for where small ones come to lie makes processes differ (environment.huge_pages).
     A finished run stays in DIR/runs and is not run again. A run that fails or is killed is named, and the others count.
     Raises UsageError, RecordError, StorageError; KeyboardInterrupt with everything finished on disk.
     """
@@ -57,7 +60,7 @@ def ab(
         progress("Running base and head in turn", number - 1, processes, f"round {number}")
         paths = {side: out / "runs" / f"{side}-{number:03d}.jsonl" for side in SIDES}
         missing = {side: _running(path) for side, path in paths.items() if not _is_whole(path)}
-        with closing(_run(commands, missing, turns)) as ended:
+        with closing(_run(commands, missing, turns, pages)) as ended:
             for side, why in ended:
                 why = why or _keep(missing[side], paths[side])
                 failed += [f"{side}, run {number} of {processes}: {why}"] if why else []
@@ -68,12 +71,12 @@ def ab(
 
 
 def _run(
-    commands: dict[str, list[str]], missing: dict[str, Path], turns: bool
+    commands: dict[str, list[str]], missing: dict[str, Path], turns: bool, pages: bool
 ) -> Generator[tuple[str, str], None, None]:
     """One round of what is missing: each side as it ends, with "" or what went wrong."""
     whole = {side: [*commands[side], *OPTIONS, "--out", str(path)] for side, path in missing.items()}
     for together in [whole] if turns else [{side: command} for side, command in whole.items()]:
-        yield from run_in_turn(together)
+        yield from run_in_turn(together, huge_pages(os.environ) if pages else {})
 
 
 def _words(side: str, text: str) -> list[str]:

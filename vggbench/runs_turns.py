@@ -25,9 +25,12 @@ from vggbench.runs_fresh import cause
 STOP_SECONDS = 10.0
 
 
-def run_in_turn(commands: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+def run_in_turn(
+    commands: Mapping[str, Sequence[str]], variables: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, str]]:
     """Runs all to their ends; a side as soon as it ended, with "" or what went wrong, in words.
 
+    variables: added to the environment of each.
     Closed or interrupted it stops what still runs, and a second Ctrl-C changes nothing. Raises UsageError where a
     command cannot be started, StorageError where there is no room for a socket.
     """
@@ -39,7 +42,7 @@ def run_in_turn(commands: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, st
     with folder as place:
         try:
             for name, command in commands.items():
-                sides[name] = _Side(command, Path(place) / name if len(commands) > 1 else None)
+                sides[name] = _Side(command, Path(place) / name if len(commands) > 1 else None, variables or {})
                 yield from _until_it_rests(name, sides[name])
             while any(side.why is None for side in sides.values()):
                 for name, side in sides.items():
@@ -60,12 +63,12 @@ def _until_it_rests(name: str, side: _Side) -> Iterator[tuple[str, str]]:
 class _Side:
     """A command that runs. why: None while it does, then "" or what went wrong."""
 
-    def __init__(self, command: Sequence[str], place: Path | None) -> None:
+    def __init__(self, command: Sequence[str], place: Path | None, variables: Mapping[str, str]) -> None:
         self.why: str | None = None
         self._events: queue.SimpleQueue[socket.socket | str] = queue.SimpleQueue()
         self._asking: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) if place is not None else None
-        environment = {name: value for name, value in os.environ.items() if name != TURNS}
+        environment = {**{name: value for name, value in os.environ.items() if name != TURNS}, **variables}
         if self._listener is not None:
             self._listener.bind(str(place))
             self._listener.listen()

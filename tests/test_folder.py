@@ -12,8 +12,8 @@ import pytest
 from image_folders import PIXEL, classes_of, files, labels
 from PIL import Image
 
-from vggbench.errors import UsageError
-from vggbench.images import open_dataset, sample
+from vggbench.errors import DataError, UsageError
+from vggbench.images import folder, open_dataset, read_image, sample, source
 from vggbench.images.folder import fingerprint, open_folder, stratified_order
 
 
@@ -96,10 +96,16 @@ def test_digests_are_those_of_the_files_with_and_without_the_cache(tmp_path):
             assert digest == hashlib.sha256(image.path.read_bytes()).hexdigest()
 
 
-def test_a_second_opening_reads_no_file_and_a_changed_file_is_read_again(tmp_path, monkeypatch):
-    from vggbench.images import folder
+def aged(root, seconds=60):
+    """The folder with every file changed so long ago."""
+    for path in root.rglob("*.*"):
+        before = path.stat().st_mtime - seconds
+        os.utime(path, (before, before))
+    return root
 
-    root, cache = classes_of(tmp_path / "set", classes=3, each=3), tmp_path / "cache"
+
+def test_a_second_opening_reads_no_file_and_a_changed_file_is_read_again(tmp_path, monkeypatch):
+    root, cache = aged(classes_of(tmp_path / "set", classes=3, each=3)), tmp_path / "cache"
     first = open_folder(root, cache_root=cache)
     read = []
     original = folder._digest
@@ -112,9 +118,59 @@ def test_a_second_opening_reads_no_file_and_a_changed_file_is_read_again(tmp_pat
     assert changed.fingerprint != first.fingerprint
 
 
+def hashed(monkeypatch):
+    """Counts how often an image's bytes are hashed when it is read."""
+    taken = []
+    monkeypatch.setattr(source.hashlib, "sha256", lambda data: taken.append(len(data)) or hashlib.new("sha256", data))
+    return taken
+
+
+def test_a_file_as_it_was_is_not_hashed_again_and_one_that_changed_is_refused(tmp_path, monkeypatch):
+    root = aged(classes_of(tmp_path / "set", classes=2, each=2))
+    dataset = open_folder(root)
+    taken = hashed(monkeypatch)
+    first, second = dataset.images[0].path, dataset.images[1].path
+    assert read_image(dataset, 0) == first.read_bytes()
+    assert taken == []
+    second.touch()
+    assert read_image(dataset, 1) == second.read_bytes()
+    assert taken == [second.stat().st_size]
+    first.write_bytes(first.read_bytes()[::-1])
+    with pytest.raises(DataError, match="was changed while the run was on"):
+        read_image(dataset, 0)
+
+
+def test_a_file_that_changed_just_now_may_change_unseen_and_is_neither_trusted_nor_remembered(tmp_path, monkeypatch):
+    root = classes_of(tmp_path / "set", classes=1, each=2)
+    dataset = open_folder(root, cache_root=tmp_path / "cache")
+    path = dataset.images[0].path
+    status, data = path.stat(), path.read_bytes()
+    path.write_bytes(data[::-1])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as within one tick of the file system's clock
+    with pytest.raises(DataError, match="was changed"):
+        read_image(dataset, 0)
+    assert open_folder(root, cache_root=tmp_path / "cache").digests != dataset.digests
+
+
+def test_a_file_that_could_not_be_read_is_not_known_by_its_size_and_time(tmp_path, monkeypatch):
+    root = aged(classes_of(tmp_path / "set", classes=1, each=2))
+    monkeypatch.setattr(folder, "_digest", lambda file: None)
+    dataset = open_folder(root)
+    with pytest.raises(DataError, match="since its digest was taken"):
+        read_image(dataset, 0)
+
+
+def test_the_first_images_keep_what_they_are_known_by(tmp_path, monkeypatch):
+    dataset = open_folder(aged(classes_of(tmp_path / "set", classes=2, each=2))).first(2)
+    taken = hashed(monkeypatch)
+    assert [read_image(dataset, index) for index in range(2)] == [each.path.read_bytes() for each in dataset.images]
+    assert len(dataset.stamps) == 2
+    assert taken == []
+
+
 @pytest.mark.parametrize("damage", [b"", b"junk", b"0" * 64 + b"\n{}"])
 def test_a_damaged_cache_of_digests_is_ignored(tmp_path, damage):
-    root, cache = classes_of(tmp_path / "set", classes=2, each=2), tmp_path / "cache"
+    root, cache = aged(classes_of(tmp_path / "set", classes=2, each=2)), tmp_path / "cache"
     first = open_folder(root, cache_root=cache)
     (place,) = (cache / "datasets").iterdir()
     good = place.read_bytes()

@@ -50,6 +50,8 @@ class Dataset:
     digests: content SHA-256 of each image's file, aligned with images.
     layout: what the folder was taken for, in words. label_set: "ReaL" where labels are those, else "".
     notes: what was checked of the labels, in sentences.
+    stamps: (bytes, st_mtime_ns) of each image's file, with which its digest holds; None where any change might leave
+    them as they are. Empty: none is known.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Dataset:
     boxes: dict[str, tuple[float, float, float, float]] = field(default_factory=dict, compare=False)
     label_set: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
+    stamps: tuple[tuple[int, int] | None, ...] = field(default=(), compare=False, repr=False)
 
     def first(self, count: int | None) -> Dataset:
         """The first ``count`` images (all if None), with the fingerprint of what is left."""
@@ -71,7 +74,9 @@ class Dataset:
         if count is None or count >= len(self.images):
             return self
         images, digests = self.images[:count], self.digests[:count]
-        return dataclasses.replace(self, images=images, digests=digests, fingerprint=fingerprint(images, digests))
+        return dataclasses.replace(
+            self, images=images, digests=digests, fingerprint=fingerprint(images, digests), stamps=self.stamps[:count]
+        )
 
 
 def check_on_bad(on_bad: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,10 @@ Progress = Callable[[int, int], None]
 
 #: Part of the order's definition: another seed is another order.
 ORDER_SEED = "vggbench-order-1"
+
+#: A file that changed so shortly before its digest was taken may change again within what its time of change can tell
+#: apart (2 s on FAT, milliseconds elsewhere): size and time then prove nothing.
+SETTLED_NS = 2_000_000_000
 
 _THREADS = 4
 _BATCH = 256
@@ -45,11 +50,12 @@ def open_folder(
     runs (None: nowhere). count: digests are taken of the first so many images only, and the rest left out.
     progress: called with (files digested, files).
     """
+    opened = time.time_ns()
     layout = sniff(Path(root), None if labels is None else Path(labels), split)
     order = stratified_order([file.id for file in layout.files], layout.labels)
     chosen = _first(order, count)
     digests = content_digests([layout.files[index] for index in chosen], layout.root, cache_root, progress)
-    return _dataset(layout.name or _name(layout), layout.split or "all", layout, chosen, digests, len(order))
+    return _dataset(layout.name or _name(layout), layout.split or "all", layout, chosen, digests, len(order), opened)
 
 
 def open_sample(split: str, cache_root: Path, count: int | None = None, progress: Progress | None = None) -> Dataset:
@@ -57,6 +63,7 @@ def open_sample(split: str, cache_root: Path, count: int | None = None, progress
 
     Files that were checked against the manifest and have kept their sizes and times are trusted.
     """
+    opened = time.time_ns()
     total = sample.SPLITS.get(split, 0)
     wanted = total if count is None else min(count, total)
     folder = cache_root / "sample" / split
@@ -73,7 +80,7 @@ def open_sample(split: str, cache_root: Path, count: int | None = None, progress
     words = f"the built-in sample set, split {split!r}"
     layout = Layout(folder, words, CLASSES, files, [int(row.label) for row in rows], split, boxes)
     digests = content_digests(files, folder, cache_root, None)
-    return _dataset("sample", split, layout, range(wanted), digests, total)
+    return _dataset("sample", split, layout, range(wanted), digests, total, opened)
 
 
 def _name(layout: Layout) -> str:
@@ -105,10 +112,11 @@ def stratified_order(ids: Sequence[str], labels: Sequence[int]) -> list[int]:
 
 
 def content_digests(files: Sequence[File], root: Path, cache_root: Path | None, progress: Progress | None) -> list[str]:
-    """SHA-256 of each file, from the cache where size and time of change are as they were.
+    """SHA-256 of each file, from the cache where size and time of change are as they were, and prove it.
 
     A file that cannot be read does not stop this: its digest is that of "unreadable:<id>", and it is a bad image later.
     """
+    now = time.time_ns()
     place = None if cache_root is None else cache_root / "datasets" / f"{_sha(str(root.resolve()))}.digests"
     known = {} if place is None else _load_digests(place)
     missing = [file for file in files if known.get(file.id, ())[:2] != (file.size, file.mtime_ns)]
@@ -118,8 +126,8 @@ def content_digests(files: Sequence[File], root: Path, cache_root: Path | None, 
             for start in range(0, len(missing), _BATCH):
                 batch = missing[start : start + _BATCH]
                 for file, digest in zip(batch, pool.map(_digest, batch), strict=True):
-                    known[file.id] = (file.size, file.mtime_ns, digest or _sha(f"unreadable:{file.id}"))
-                    if digest is not None:
+                    known[file.id] = (file.size, file.mtime_ns, digest or _unreadable(file))
+                    if digest is not None and is_settled(file, now):
                         fresh[file.id] = known[file.id]
                 if progress:
                     progress(len(files) - len(missing) + start + len(batch), len(files))
@@ -129,9 +137,15 @@ def content_digests(files: Sequence[File], root: Path, cache_root: Path | None, 
     return [known[file.id][2] for file in files]
 
 
+def is_settled(file: File, now_ns: int) -> bool:
+    """Whether a change after ``now_ns`` must show in the file's size or time of change."""
+    return now_ns - file.mtime_ns >= SETTLED_NS
+
+
 def _dataset(
-    name: str, split: str, layout: Layout, chosen: Sequence[int], digests: Sequence[str], total: int
+    name: str, split: str, layout: Layout, chosen: Sequence[int], digests: Sequence[str], total: int, opened: int
 ) -> Dataset:
+    """opened: nanoseconds of the epoch, before any file was looked at."""
     images = tuple(
         LabelledImage(
             layout.files[index].id,
@@ -153,7 +167,20 @@ def _dataset(
         boxes={image.id: layout.boxes[image.id] for image in images if image.id in layout.boxes},
         label_set=layout.label_set,
         notes=layout.notes,
+        stamps=tuple(
+            _stamp(layout.files[index], digest, opened) for index, digest in zip(chosen, digests, strict=True)
+        ),
     )
+
+
+def _stamp(file: File, digest: str, opened: int) -> tuple[int, int] | None:
+    """What its bytes are known by; None where a change might not show, or where there is no digest of its bytes."""
+    known = is_settled(file, opened) and digest != _unreadable(file)
+    return (file.size, file.mtime_ns) if known else None
+
+
+def _unreadable(file: File) -> str:
+    return _sha(f"unreadable:{file.id}")
 
 
 def _first(order: list[int], count: int | None) -> list[int]:

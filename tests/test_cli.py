@@ -30,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_cache")
         (["--width", "1e9"], 2, ["1e+09", "up to 16"]),
         (["--weights", "sample", "--width", "0.5"], 2, ["--width", "random weights", "'sample'"]),
         (["--precision", "int8"], 6, ["int8", "fp32"]),
+        (["--calibration", "ranges.json"], 2, ["--calibration belongs to int8 and fp8", "fp32"]),
         (["--weights", "absent.safetensors"], 5, ["absent.safetensors", "no such"]),
         (["--data", "absent-folder"], 4, ["absent-folder"]),
     ],
@@ -113,6 +114,23 @@ def test_an_output_folder_that_cannot_be_made_is_found_before_the_work(photos, t
     (tmp_path / "file").write_text("")
     result = run("reproduce", "--out", tmp_path / "file" / "out", "--data", photos)
     assert_one_line(result, 7, "out")
+
+
+@pytest.mark.parametrize(
+    ("out", "named"), [("file/records.jsonl", "file: cannot be made"), ("folder", "folder: is a folder")]
+)
+def test_a_file_that_cannot_be_written_is_found_before_the_work(photos, tmp_path, monkeypatch, out, named):
+    from vggbench import runs
+
+    monkeypatch.setattr(runs, "evaluate", lambda **_: pytest.fail("evaluated"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    assert_one_line(evaluate(photos, "--out", tmp_path / out), 7, named)
+
+
+def test_ranges_that_no_precision_takes_are_refused(photos, tmp_path):
+    result = run("reproduce", "--data", photos, "--out", tmp_path / "out", "--calibration", "D=ranges.json")
+    assert_one_line(result, 2, "--calibration belongs to int8 and fp8")
 
 
 def test_damaged_records_are_named_by_their_line(tmp_path):

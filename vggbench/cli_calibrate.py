@@ -51,7 +51,7 @@ def calibrate(
     quiet: options.Quiet = False,
 ) -> None:
     """Take the ranges of a network's tensors from images, for INT8; keep the evaluated images out of them."""
-    from vggbench import progress, runs_calibrate
+    from vggbench import progress, runs_calibrate, runs_inputs
     from vggbench.protocols import Choices
     from vggbench.ranges import DEFAULT_METHOD, DEFAULT_PERCENTILE
     from vggbench.weights import resolve
@@ -63,7 +63,7 @@ def calibrate(
         "exif": exif,
     }
     path = out or Path(f"ranges-{network}.json")
-    runs_calibrate.check_file(path)
+    runs_inputs.check_file(path, "ranges.json")
     size = options.size_of(weights, width, crop_size)
     found = resolve(weights, network, train_scale=train_scale, preprocess=preprocess, **size)
     with progress.shown(quiet) as report:

@@ -85,8 +85,7 @@ def _quantization(
     from vggbench.precisions import QUANTIZED
     from vggbench.ranges import LAYOUTS, Quantization, read_ranges
 
-    if calibration is not None and precision not in QUANTIZED:
-        raise UsageError(f"--calibration belongs to int8 and fp8, asked was {precision}. Leave it out.")
+    options.check_calibration(calibration, [precision])
     if layout is not None and precision != "int8":
         raise UsageError(f"--layout belongs to int8, asked was {precision}. Leave it out.")
     if precision not in QUANTIZED:

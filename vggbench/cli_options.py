@@ -4,7 +4,7 @@ a test compares the values named in the help with those accepted."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -251,6 +251,13 @@ def size_of(weights: str, width: float | None, crop_size: int | None) -> dict[st
         option = f"--{next(iter(found)).replace('_', '-')}"
         raise UsageError(f"{option} belongs to random weights, asked were {weights!r}. Leave it out, or take random:0.")
     return found
+
+
+def check_calibration(given: object, asked: Iterable[str]) -> None:
+    """Whether one of the precisions takes what --calibration names, if it does. Raises UsageError."""
+    names = list(asked)
+    if given and not set(names) & set(precisions.QUANTIZED):
+        raise UsageError(f"--calibration belongs to int8 and fp8, asked was {', '.join(names)}. Leave it out.")
 
 
 def scales_of(scale: int | None, scales: str | None) -> tuple[int, ...] | None:

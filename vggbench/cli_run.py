@@ -88,6 +88,8 @@ def reproduce(
             decoder=decoder,
             sizes=options.engine_sizes(batch, sizes, engine_input),
         )
+        if not left_out:
+            options.check_calibration(calibration, [each.precision for each in (setting, *others)])
         request = runs_inputs.Request(
             data=data,
             labels=labels,
@@ -213,12 +215,15 @@ def evaluate(
 ) -> None:
     """Top-1 and top-5 error of one network by one of the paper's protocols, over a folder of labelled images."""
     let_waiting_threads_sleep()
-    from vggbench import runs
+    from vggbench import runs, runs_inputs
 
     with workers() as group:
         choices = _choices(score_pool, pool_rounding, grid_extent, grid_rounding, resize_filter, side_rounding, exif)
         asked, each = options.engine_sizes(batch, sizes, engine_input), threads_each(group, threads)
         setting = options.setting(backend, precision, device, each, on_bad, choices, decoder, asked)
+        options.check_calibration(calibration, [precision])
+        if out is not None:
+            runs_inputs.check_file(out, "records.jsonl")
         with progress.shown(quiet or json or group.rank > 0) as report_progress:
             found = runs.evaluate(
                 data=data,

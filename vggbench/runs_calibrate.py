@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vgg_reference.weights import Weights
 from vggbench import backends, cache, quantize, runs_inputs
-from vggbench.errors import BackendUnavailable, CalibrationError, StorageError
+from vggbench.errors import BackendUnavailable, CalibrationError
 from vggbench.images import Dataset
 from vggbench.images.decode import DECODER
 from vggbench.progress import Report, silent
@@ -84,13 +84,6 @@ def checked(ranges: Ranges, weights: Weights) -> Ranges:
             f"anew: vggbench calibrate --network {weights.network}."
         )
     return ranges
-
-
-def check_file(path: Path) -> None:
-    """Found before minutes of work, not after. Raises StorageError."""
-    runs_inputs.check_out(path.absolute().parent)
-    if path.is_dir():
-        raise StorageError(f"{path}: is a folder. Name a file: --out {path / 'ranges.json'}.")
 
 
 def write(path: Path, ranges: Ranges) -> None:

@@ -270,10 +270,18 @@ def recorded_runs() -> list[Record]:
 
 
 def check_out(out: Path) -> None:
-    """Found before hours of work, not after. Raises StorageError."""
+    """A folder; found before hours of work, not after. Raises StorageError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{out}: cannot be made ({error.strerror}). Name another --out.") from error
+        why = "a file is there" if isinstance(error, FileExistsError) else error.strerror
+        raise StorageError(f"{out}: cannot be made ({why}). Name another --out.") from error
     if not os.access(out, os.W_OK):
         raise StorageError(f"{out}: cannot be written to. Name another --out.")
+
+
+def check_file(out: Path, example: str) -> None:
+    """The same of a file to write, and its folder. Raises StorageError."""
+    check_out(out.absolute().parent)
+    if out.is_dir():
+        raise StorageError(f"{out}: is a folder. Name a file: --out {out / example}.")

@@ -1,23 +1,27 @@
-"""Work dealt over processes and merged by image; what processes tell each other; which GPU each takes."""
+"""Work dealt over processes and merged by image, each image once, whoever does it."""
 
-import os
 import threading
+import time
 
+import caffe_files
 import pytest
 import torch
+from group_threads import in_threads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measuring import CENTER, MIXED, WEIGHTS, make_dataset
 
-from vggbench import backends, distributed
-from vggbench.distributed import ALONE, Ended, Group
-from vggbench.errors import DataError, StorageError, UsageError
+from vgg_reference.weights import random_weights, state_dict
+from vggbench import backends, runs, weights_convert
+from vggbench.distributed import Group
+from vggbench.errors import DataError, StorageError
 from vggbench.measure import shards
 from vggbench.measure.accuracy import run_passes
 from vggbench.measure.shards import Block, crop_equivalents
 from vggbench.measure.stored import How, Job, open_passes
 from vggbench.measure.together import check_whole, deal, first_double, run_passes_together
 from vggbench.protocols import Choices, crops, dense
+from vggbench.runs_inputs import Setting
 from vggbench.train.parallel import rows_of
 
 STEPS = (crops(256), dense(256), dense(512))
@@ -126,104 +130,33 @@ def test_one_process_alone_gives_what_run_passes_gives(tmp_path, monkeypatch):
     assert (one.counts.computed, one.session, one.decoder) == (other.counts.computed, other.session, other.decoder)
 
 
-def in_threads(work, world: int) -> list:
-    found: list = [None] * world
+def test_weights_of_another_format_are_converted_by_the_first_worker_alone(tmp_path, with_fake, own_cache, monkeypatch):
+    path = tmp_path / "a.caffemodel"
+    state = state_dict(random_weights("A", 0, width=1 / 64, hidden_width=1 / 64, num_classes=2, crop_size=32))
+    caffe_files.write_caffemodel(path, caffe_files.as_caffe(state, "A"), 2)
+    for seed, name in enumerate(("cats", "dogs")):
+        make_dataset(tmp_path / "images" / name, 4, seed)
+    converted, convert, store = [], weights_convert.convert, torch.distributed.HashStore()
 
-    def run(rank: int) -> None:
-        found[rank] = work(rank)
+    def slowly(*args, **options):
+        converted.append(threading.current_thread())
+        time.sleep(0.3)
+        return convert(*args, **options)
 
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
-
-
-def test_processes_share_gather_and_wait_for_the_first():
-    store, order = torch.distributed.HashStore(), []
+    monkeypatch.setattr(weights_convert, "convert", slowly)
 
     def worker(rank: int):
-        group = Group(rank, 3, 3, store)
-        group.first(lambda: order.append(rank))
-        return group.share([rank, "x"] if rank == 0 else None), group.gather({"rank": rank})
+        return runs.evaluate(
+            setting=Setting("fake", device="cpu"),
+            data=str(tmp_path / "images"),
+            network="A",
+            weights=str(path),
+            protocol_name="center",
+            scales=(36,),
+            group=Group(rank, 2, 2, store),
+        )
 
-    found = in_threads(worker, 3)
-    assert order[0] == 0
-    assert sorted(order) == [0, 1, 2]
-    assert [shared for shared, _ in found] == [[0, "x"]] * 3
-    assert [gathered for _, gathered in found] == [[{"rank": 0}, {"rank": 1}, {"rank": 2}], None, None]
-
-
-def test_one_failure_ends_all_and_is_told_once():
-    store = torch.distributed.HashStore()
-
-    def worker(rank: int):
-        group = Group(rank, 3, 3, store)
-        if rank == 1:
-            return group.fail(4)
-        with pytest.raises(Ended) as raised:
-            group.gather(rank) if rank == 0 else group._wait("never")
-        return raised.value.exit_code
-
-    assert in_threads(worker, 3) == [4, True, 4]
-    assert not Group(2, 3, 3, store).fail(6)
-
-
-def test_alone_needs_no_store():
-    assert ALONE.alone
-    assert ALONE.first(lambda: 5) == 5
-    assert ALONE.share([1]) == [1]
-    assert ALONE.gather(2) == [2]
-    ALONE.check()
-    assert ALONE.fail(2)
-
-
-@pytest.fixture
-def environment(monkeypatch):
-    for name in (*distributed.NEEDED, "LOCAL_RANK", "LOCAL_WORLD_SIZE", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.delenv(name, raising=False)
-    return monkeypatch
-
-
-def test_without_torchrun_a_process_is_alone(environment):
-    with distributed.joined() as group:
-        assert group is ALONE
-    environment.setenv("WORLD_SIZE", "1")
-    environment.setenv("RANK", "0")
-    with distributed.joined() as group:
-        assert group is ALONE
-
-
-def test_variables_that_make_no_sense_are_one_line(environment):
-    environment.setenv("RANK", "1")
-    environment.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match=r"MASTER_ADDR, MASTER_PORT not"), distributed.joined():
-        pass
-    environment.setenv("WORLD_SIZE", "two")
-    with pytest.raises(UsageError, match=r"WORLD_SIZE='two': accepted are whole numbers"), distributed.joined():
-        pass
-
-
-def test_processes_that_do_not_meet_are_one_line(environment):
-    environment.setattr(distributed, "MEET_SECONDS", 0.2)
-    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")):
-        environment.setenv(name, value)
-    with pytest.raises(UsageError, match=r"did not meet at 127\.0\.0\.1:1") as raised, distributed.joined():
-        pass
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("visible", "local_rank", "taken"),
-    [(None, 3, "3"), ("4,5,6", 1, "5"), ("4,5", 3, "5"), ("7", 2, "7"), ("", 1, "")],
-)
-def test_each_process_takes_its_own_gpu(environment, visible, local_rank, taken):
-    if visible is not None:
-        environment.setenv("CUDA_VISIBLE_DEVICES", visible)
-    else:
-        environment.setenv("CUDA_VISIBLE_DEVICES", "")  # so that it is put back
-        del os.environ["CUDA_VISIBLE_DEVICES"]
-    environment.setattr(distributed.ctypes, "CDLL", lambda name: None)
-    distributed._take_gpu(local_rank)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == taken
+    found = in_threads(worker, 2)
+    assert len(found[0][0].samples.values) == 8
+    assert found[1] is None
+    assert len(converted) == 1

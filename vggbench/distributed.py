@@ -64,7 +64,8 @@ class Group:
             self._wait(key)
         found = work()
         if not self.rank and not self.alone:
-            self.store.set(key, "done")
+            with _reached():
+                self.store.set(key, "done")
         return found
 
     def share(self, value: Any) -> Any:
@@ -73,7 +74,8 @@ class Group:
             return value
         key = self._key("share")
         if self.rank == 0:
-            self.store.set(key, json.dumps(value))
+            with _reached():
+                self.store.set(key, json.dumps(value))
         return json.loads(self._wait(key))
 
     def gather(self, value: Any) -> list[Any] | None:
@@ -81,16 +83,20 @@ class Group:
         if self.alone:
             return [value]
         key = self._key("gather")
-        self.store.set(f"{key}/{self.rank}", json.dumps(value))
+        with _reached():
+            self.store.set(f"{key}/{self.rank}", json.dumps(value))
         if self.rank:
             return None
         return [json.loads(self._wait(f"{key}/{rank}")) for rank in range(self.world)]
 
     def check(self) -> None:
-        """Raises Ended if another process has failed."""
-        if not self.alone and self.store.check(["failed"]):
-            rank, exit_code = json.loads(self.store.get("failed"))
-            raise Ended(rank, exit_code)
+        """Raises Ended if another process has failed, UsageError if whoever keeps the store is gone."""
+        if self.alone:
+            return
+        with _reached():
+            told = self.store.get("failed") if self.store.check(["failed"]) else None
+        if told is not None:
+            raise Ended(*json.loads(told))
 
     def fail(self, exit_code: int) -> bool:
         """Tells the others that this process ends; whether it is the first to do so and has to say why."""
@@ -100,8 +106,8 @@ class Group:
             if self.store.add("failures", 1) > 1:
                 return False
             self.store.set("failed", json.dumps([self.rank, exit_code]))
-        except RuntimeError:  # whoever keeps the store is gone, which has been told already
-            return False
+        except RuntimeError:  # whoever keeps the store is gone, and perhaps without a word
+            return True
         return True
 
     def leave(self, patience_seconds: float) -> None:
@@ -122,13 +128,39 @@ class Group:
 
     def _wait(self, key: str) -> Any:
         while True:
-            try:
+            with _reached():
                 if self.store.check([key]):
                     return self.store.get(key)
-                self.check()
-            except RuntimeError as error:  # torch's DistNetworkError and its like
-                raise UsageError("Worker 0 cannot be reached any more: it has ended, or its machine has.") from error
+            self.check()
             time.sleep(LOOK_SECONDS)
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Around calls of the store. Raises UsageError where whoever keeps it is gone."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's DistNetworkError and its like
+        raise UsageError(
+            "Worker 0 cannot be reached any more: it has ended, or its machine has. The same command goes on where it "
+            "stopped."
+        ) from error
+
+
+@contextmanager
+def exchanging(group: Group) -> Iterator[None]:
+    """Around torch's sums over all processes. Raises Ended or UsageError where one of them is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        end = time.monotonic() + FAILED_SECONDS
+        while time.monotonic() < end:  # a process that fails closes its connections before it can say why
+            group.check()
+            time.sleep(LOOK_SECONDS)
+        raise UsageError(
+            "Another worker cannot be reached any more: it has ended, or its machine has. The same command goes on "
+            "from the last checkpoint."
+        ) from error
 
 
 #: One process, as without torchrun.
@@ -149,8 +181,14 @@ def joined() -> Iterator[Group]:
     missing = [name for name in NEEDED if not os.environ.get(name)]
     if missing:
         raise UsageError(f"WORLD_SIZE and RANK are set and {', '.join(missing)} not. Start with torchrun, or set all.")
+    rank, world, local_world = int_of("RANK", 0), int_of("WORLD_SIZE", 1), int_of("LOCAL_WORLD_SIZE", 1)
+    if not rank < world or not 1 <= local_world <= world:
+        raise UsageError(
+            f"RANK={rank}, WORLD_SIZE={world}, LOCAL_WORLD_SIZE={local_world}: accepted are ranks from 0 to below "
+            "WORLD_SIZE, and 1 to WORLD_SIZE processes a machine."
+        )
     _take_gpu(int_of("LOCAL_RANK", 0))
-    group = Group(int_of("RANK", 0), int_of("WORLD_SIZE", 1), int_of("LOCAL_WORLD_SIZE", 1), _store())
+    group = Group(rank, world, local_world, _store())
     before = signal.signal(signal.SIGTERM, _terminated)
     patience = FAILED_SECONDS
     try:

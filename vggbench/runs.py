@@ -58,7 +58,8 @@ def reproduce(request: Request, out: Path, progress: Report = silent, group: Gro
     started, clock = _now(), time.monotonic()
     runs_inputs.check_out(out)
     dataset = group.first(lambda: runs_inputs.dataset_of(request, progress))
-    work = runs_inputs.plan_of(request, dataset)
+    # The first to come converts weights of other formats, which takes GBs of memory; the others find them converted.
+    work = group.first(lambda: runs_inputs.plan_of(request, dataset))
     records, how, took = _measure(request, dataset, work, progress, group)
     hows = [(request.setting, how)]
     for other in runs_precision.others(request):
@@ -207,7 +208,8 @@ def evaluate(
     runs_inputs.check_names(network, protocol_name)
     dataset = group.first(lambda: runs_inputs.open_images(data, labels, progress, split))
     size = {**(runs_inputs.SAMPLE_SIZE if data == runs_inputs.SAMPLE else {}), **(size or {})}
-    found = runs_inputs.weights_of(weights, network, train_scale, len(dataset.classes), preprocess, size)
+    classes = len(dataset.classes)
+    found = group.first(lambda: runs_inputs.weights_of(weights, network, train_scale, classes, preprocess, size))
     at = scales or default_scales(protocol_name, train_scale or found.train_scale, found.crop_size)
     count = min(images or len(dataset.images), len(dataset.images))
     work = plan.single(found, protocol(protocol_name, at), count)

@@ -128,7 +128,7 @@ def _begun(
         state = State()
         _first_weights(run)
     if not group.alone:
-        parallel.same_everywhere(model)
+        parallel.same_everywhere(model, group)
     return run, state
 
 

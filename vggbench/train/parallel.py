@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vgg_reference.model import VGG
-from vggbench.distributed import Group
+from vggbench.distributed import Group, exchanging
 from vggbench.errors import UsageError
 
 #: Gradients are exchanged in pieces of at most so many values, which bounds what is held beside them.
@@ -43,11 +43,11 @@ def seed_of(step_seed: int, part: int) -> int:
     return int(np.random.SeedSequence((step_seed, part)).generate_state(1)[0]) if part else step_seed
 
 
-def same_everywhere(model: VGG) -> None:
+def same_everywhere(model: VGG, group: Group) -> None:
     """Rank 0's weights on all: computed on each machine, they might differ in their last bits."""
     from torch import distributed
 
-    with torch.no_grad():
+    with torch.no_grad(), exchanging(group):
         for parameter in model.parameters():
             values = parameter.contiguous()
             distributed.broadcast(values, 0)
@@ -89,13 +89,15 @@ def _add_piece(own: Sequence[Tensor], filled: Sequence[int], group: Group) -> No
         padded = nn.functional.pad(part, (0, world * share - count))
         sent[:, number] = padded.view(world, share)
     received = torch.empty_like(sent)
-    distributed.all_to_all_single(received, sent)
+    with exchanging(group):
+        distributed.all_to_all_single(received, sent)
     parts = received.view(world * len(own), share)
     mine = parts[filled[0]].clone()
     for number in filled[1:]:
         mine += parts[number]
     summed = own[0].new_empty(world, share)
-    distributed.all_gather(list(summed.unbind()), mine)
+    with exchanging(group):
+        distributed.all_gather(list(summed.unbind()), mine)
     own[0].copy_(summed.view(-1)[:count])
 
 
@@ -106,5 +108,6 @@ def sums_over(group: Group, values: Sequence[float], device: str) -> list[float]
     from torch import distributed
 
     total = torch.tensor(values, dtype=torch.float64, device=device)
-    distributed.all_reduce(total)
+    with exchanging(group):
+        distributed.all_reduce(total)
     return [float(value) for value in total.tolist()]

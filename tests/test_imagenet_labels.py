@@ -58,6 +58,9 @@ def test_a_synset_file_of_another_order_or_year_is_refused(tmp_path):
     text(root, "map_clsloc.txt", "".join(f"{wnid} {i} words\n" for i, wnid in enumerate(DEVKIT[:999], start=1)))
     with pytest.raises(DataError, match="id 1000 is missing"):
         open_folder(root)
+    text(root, "map_clsloc.txt", "n02119789 ² words\n")
+    with pytest.raises(DataError, match="id 1 is missing"):
+        open_folder(root)
     (root / "map_clsloc.txt").write_text("")
     with pytest.raises(DataError, match="id 1 is missing"):
         open_folder(root)
@@ -80,6 +83,8 @@ def test_without_a_synset_file_the_known_order_is_taken_and_said_so(tmp_path):
         ("490\n", "has 1 lines, .* needs line 2"),
         ("490\n0\n", "line 2: '0' is out of range; accepted are 1 to 1000"),
         ("490\ncat\n", "line 2: 'cat' is out of range"),
+        ("490\n²\n", "line 2: '²' is out of range"),
+        (f"490\n{'9' * 5000}\n", "line 2: '9{40}' is out of range"),
         ("361\n490\n", r"val_00000002.JPEG has label 65, which should be 970 \(n09193705\); 1 of 1 known"),
     ],
 )

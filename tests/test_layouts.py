@@ -48,6 +48,14 @@ def test_names_of_classes_come_from_classes_txt(tmp_path):
         open_folder(root)
 
 
+def test_folders_deeper_than_any_set_has_are_one_line(tmp_path):
+    root = files(tmp_path, f"a/{'d/' * 99}x.jpg", "b/x.jpg")
+    assert len(open_folder(root).images) == 2
+    files(root, f"a/{'d/' * 100}x.jpg")
+    with pytest.raises(DataError, match=r"folders lie more than 100 deep in each other\. Name another\.$"):
+        open_folder(root)
+
+
 def test_our_annotations_bring_class_names_and_boxes(tmp_path):
     root = files(tmp_path, "0.jpg", "1.jpg")
     text(
@@ -87,6 +95,7 @@ def test_a_list_may_name_images_in_folders(tmp_path):
         ("../../etc/passwd 0\n", "line 1: '../../etc/passwd' is not in"),
         ("x.jpg -1\n", r"line 1: label -1 is out of range; accepted are 0 to 99999"),
         ("x.jpg 1000000000000\n", "line 1: label 1000000000000 is out of range"),
+        (f"x.jpg {'9' * 5000}\n", "line 1: label 9{40} is out of range"),
         ("x.jpg 0\ny.jpg cat\n", "line 2: label 'cat'; the other labels are integers"),
         ("x.jpg\n", "line 1: 'x.jpg' has no label"),
         ("\n\n", "names no image"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vggbench.errors import DataError
 from vggbench.images import imagenet
-from vggbench.images.lists import WNID, Labelled, by_names
+from vggbench.images.lists import WNID, Labelled, by_names, whole
 from vggbench.images.tree import Layout, Tree
 
 #: Names of folders that are hardly a class.
@@ -59,11 +59,11 @@ def _are_val(tree: Tree) -> bool:
 
 def _label_indices(tree: Tree, names: list[str], groups: list[str]) -> Labelled | None:
     """Folders "0", "1", ... named by label: sorted as text, 10 comes before 2, and nearly all labels are wrong."""
-    if not all(name.isdecimal() and name.isascii() and str(int(name)) == name for name in groups):
+    if not all(str(whole(name)) == name for name in groups):
         return None
     present = {int(name) for name in groups}
     is_v2 = imagenet.v2_variant([tree.root.name, tree.root.parent.name]) is not None
-    whole = present == set(range(len(present)))
+    are_all = present == set(range(len(present)))
     most = len(imagenet.CLASSES)
     if is_v2 or (len(present) > 900 and max(present) < most):
         if max(present) >= most:
@@ -71,13 +71,13 @@ def _label_indices(tree: Tree, names: list[str], groups: list[str]) -> Labelled 
         classes = imagenet.CLASSES if is_v2 else tuple(str(label) for label in range(most))
         note = f"{len(present)} of 1000 folders named by label index, taken as numbers (not in the order of text)"
         return Labelled([int(name) for name in names], classes, f"ImageNet-V2, {note}" if is_v2 else note)
-    if whole and len(present) > 1:
+    if are_all and len(present) > 1:
         note = f"{len(present)} folders named by label index, taken as numbers (not in the order of text)"
         return Labelled([int(name) for name in names], tuple(str(label) for label in range(len(present))), note)
     return None
 
 
 def _note(groups: list[str]) -> str:
-    if len(groups) > 1 and all(name.isdecimal() for name in groups) and sorted(groups) != sorted(groups, key=int):
+    if len(groups) > 1 and None not in map(whole, groups) and sorted(groups) != sorted(groups, key=int):
         return f"{len(groups)} class folders, named by numbers but not 0 to {len(groups) - 1}, so in the order of text"
     return f"{len(groups)} class folders"

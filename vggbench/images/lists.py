@@ -19,12 +19,15 @@ LIST_NAMES = ("annotations.csv", "labels.txt", "labels.csv", "val.txt", "val.csv
 #: A larger label is a mistake, and would ask for as many class names.
 MAX_LABEL = 99_999
 
+#: More than any label or id has, and far fewer than int() refuses.
+_MAX_DIGITS = 12
+
 WNID = re.compile(r"n\d{8}")
 IMAGENET_CLASSES = 1000
 
 _FILE_HEADS = ("file", "filename", "file_name", "image", "imageid", "image_id", "path")
 _LABEL_HEADS = ("label", "class_id", "class_index", "target", "predictionstring", "class")
-_INTEGER = re.compile(r"[+-]?\d+")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read: {error.strerror}. Grant access, or name another file.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not text in UTF-8. A list has lines of 'file label'.") from error
+
+
+def whole(text: str) -> int | None:
+    """A number from 0 on in ASCII digits; None for all else, and for one too long for any label or id."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
 def read_list(path: Path) -> list[Row]:
@@ -124,13 +132,15 @@ def label_rows(path: Path, rows: list[Row], own: bool = False) -> Labelled:
     if not all(integers):
         row = rows[integers.index(False)]
         raise DataError(
-            f"{path}, line {row.line}: label {row.label!r}; the other labels are integers, which start at 0."
+            f"{path}, line {row.line}: label {row.label[:40]!r}; the other labels are integers, which start at 0."
         )
     names = class_names(path.parent)
     top = len(names) - 1 if names else MAX_LABEL
     for row in rows:
-        if not 0 <= int(row.label) <= top:
-            raise DataError(f"{path}, line {row.line}: label {row.label} is out of range; accepted are 0 to {top}.")
+        if len(row.label) > _MAX_DIGITS or not 0 <= int(row.label) <= top:
+            raise DataError(
+                f"{path}, line {row.line}: label {row.label[:40]} is out of range; accepted are 0 to {top}."
+            )
     labels = [int(row.label) for row in rows]
     if min(labels) == 1 and max(labels) == IMAGENET_CLASSES:
         raise DataError(

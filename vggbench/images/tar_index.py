@@ -65,7 +65,7 @@ def index(read: Callable[[int, int], bytes], end: int, where: str) -> list[Entry
         kind, size = header[156:157], _number(header[124:136], where, position)
         name = long_name or pax.get(b"path") or _name(header)
         if kind in _REGULAR and b"size" in pax:
-            size = int(pax[b"size"]) if pax[b"size"].isdigit() else -1
+            size = int(pax[b"size"]) if pax[b"size"].isdigit() and len(pax[b"size"]) < 20 else -1
         data = position + BLOCK
         has_data = kind in (*_REGULAR, _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL)
         position = data + (-(-size // BLOCK) * BLOCK if has_data else 0)
@@ -154,7 +154,7 @@ def _pax(data: bytes) -> dict[bytes, bytes]:
     found = {}
     while data:
         length, _, _ = data.partition(b" ")
-        if not length.isdigit() or not len(length) < int(length) <= len(data):
+        if not length.isdigit() or len(length) > 9 or not len(length) < int(length) <= len(data):
             break
         record, data = data[: int(length)], data[int(length) :]
         key, equals, value = record[len(length) + 1 : -1].partition(b"=")

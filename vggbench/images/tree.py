@@ -20,6 +20,10 @@ IMAGE_SUFFIXES = frozenset((*ACCEPTED_SUFFIXES, ".tif", ".tiff", ".ppm", ".pgm",
 ARCHIVE_SUFFIXES = frozenset((".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar"))
 
 
+#: Folders in folders; no set of images has more than a few.
+MAX_DEPTH = 100
+
+
 @dataclass(frozen=True)
 class File:
     """An image file, or a member of an archive. id: its path below the folder with "/"; a broken link has size -1.
@@ -131,6 +135,8 @@ def _scan(tree: Tree, folder: Path, prefix: str, above: tuple[tuple[int, int], .
                     tree.folders.append(name)
                 if _identity(status) in above:
                     tree.loops += 1
+                elif len(above) > MAX_DEPTH:
+                    raise DataError(f"{tree.root}: folders lie more than {MAX_DEPTH} deep in each other. Name another.")
                 else:
                     _scan(tree, Path(entry.path), f"{name}/", (*above, _identity(status)))
             elif is_image and stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever

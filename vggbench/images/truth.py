@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vggbench.errors import DataError
 from vggbench.images import imagenet
-from vggbench.images.lists import read_text
+from vggbench.images.lists import read_text, whole
 from vggbench.images.tar_index import index
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -71,9 +71,10 @@ def _devkit(where: str, text: str, order: Sequence[str], of: str) -> Truth:
     """order: WordNet ids by the devkit's id less one."""
     labels = {}
     for line, word in enumerate(text.split(), start=1):
-        if not word.isdigit() or not 1 <= int(word) <= len(order):
+        number = whole(word)
+        if number is None or not 1 <= number <= len(order):
             raise DataError(f"{where}, line {line}: {word[:40]!r} is out of range; accepted are 1 to {len(order)}.")
-        labels[line] = imagenet.INDEX[order[int(word) - 1]]
+        labels[line] = imagenet.INDEX[order[number - 1]]
     return Truth(labels, where, f"the devkit's ground truth, its ids put into WordNet order by {of}")
 
 
@@ -86,7 +87,8 @@ def _order_beside(folder: Path) -> tuple[Sequence[str], str]:
             ), "meta.mat"
         if (place / "map_clsloc.txt").is_file():
             words = [line.split() for line in read_text(place / "map_clsloc.txt").split("\n") if line.strip()]
-            found = {int(line[1]): line[0] for line in words if len(line) > 1 and line[1].isdigit()}
+            numbers = [(whole(line[1]), line[0]) for line in words if len(line) > 1]
+            found = {number: wnid for number, wnid in numbers if number is not None}
             return _known_order(str(place / "map_clsloc.txt"), found), "map_clsloc.txt"
     return imagenet.DEVKIT, "the devkit's known order (no meta.mat lies beside it)"
 

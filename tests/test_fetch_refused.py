@@ -49,6 +49,18 @@ def test_an_absurd_length_is_refused_before_anything_is_kept(server):
     assert left(server) == []
 
 
+@pytest.mark.parametrize(("length", "words"), [("9" * 5000, "announces 99,999"), ("12, 13", "Content-Length")])
+def test_a_length_that_is_no_number_of_bytes_is_refused(server, length, words):
+    server.answer = lambda handler, _: send(handler, CONTENT, length)
+    assert words in refused(server)
+
+
+@pytest.mark.parametrize("length", ["\N{SUPERSCRIPT TWO}", "-1", ""])
+def test_a_length_that_says_nothing_is_left_aside(server, length):
+    server.answer = lambda handler, _: send(handler, CONTENT, length)
+    assert fetch(model(server)).read_bytes() == CONTENT
+
+
 def test_a_length_beyond_the_disk_is_refused(server, monkeypatch):
     monkeypatch.setattr(
         weights_fetch.shutil, "disk_usage", lambda _: weights_fetch.shutil._ntuple_diskusage(10, 9, 1000)
@@ -121,6 +133,20 @@ def test_two_downloads_of_one_file_do_not_mix(server):
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UsageError, match="another download of it is running"):
             fetch(model(server))
+
+
+def test_a_download_that_was_finished_meanwhile_is_not_written_to(server, monkeypatch):
+    path = weights_fetch.place(model(server))
+
+    def finished(file, _):
+        path.with_name("vgg.caffemodel.part").write_bytes(CONTENT)
+        path.with_name("vgg.caffemodel.part").rename(path)
+
+    monkeypatch.setattr(weights_fetch.fcntl, "flock", finished)
+    with pytest.raises(UsageError, match="another download of it is running"):
+        fetch(model(server))
+    assert path.read_bytes() == CONTENT
+    assert server.requests == []
 
 
 def test_a_model_without_address_is_no_download():

@@ -87,6 +87,9 @@ def _locked(part: Path) -> Iterator[IO[bytes]]:
     with open(part, "a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # One that was just finished has moved what was opened here to its place: it must not be touched.
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
+                raise FileExistsError(part)
         except OSError as error:
             raise UsageError(f"{part}: another download of it is running. Wait for that one.") from error
         try:
@@ -169,7 +172,8 @@ def _attempt(session: Any, url: str, file: IO[bytes], progress: Callable[[int, i
             _empty(file)
             have = 0
         announced = answer.headers.get("Content-Length", "")
-        total = have + int(announced) if announced.isdecimal() else 0
+        # Twenty digits are too many already; int() refuses thousands.
+        total = have + int(announced[:20]) if announced.isdecimal() else 0
         _check_room(url, file, total, have)
         _receive(answer, file, have, total, progress)
 

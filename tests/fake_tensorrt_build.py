@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import onnx
+import onnx.shape_inference
 
 
 def build_classes(trt, surface, faults, error):
@@ -87,6 +88,7 @@ def build_classes(trt, surface, faults, error):
             parsed = onnx.load(model)
             opset = parsed.opset_import[0].version
             why = faults.parse or ("" if typed or opset <= 17 else f"opset {opset} is newer than this parser's 17")
+            why = why or _wrong_outputs(parsed)
             if why:
                 self._errors.append(why)
                 return False
@@ -160,6 +162,17 @@ def _host(trt, data):
     made = trt.IHostMemory()
     made._data = data
     return made
+
+
+def _wrong_outputs(model):
+    """What the parser of every version refuses: an output of no type, or of another than its tensor has."""
+    if any(not output.type.tensor_type.elem_type for output in model.graph.output):
+        return "Failed to convert ONNX date type to TensorRT data type."  # its words
+    try:
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        return str(error)
+    return ""
 
 
 def _wrong(trt, network, config, typed):

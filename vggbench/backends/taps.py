@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from vggbench.backends import Array
 from vggbench.qdq_fp8 import from_e4m3, to_e4m3
@@ -55,8 +55,22 @@ def tapped(model: onnx.ModelProto, names: Sequence[str]) -> tuple[bytes, list[Ta
     present = {output.name for output in model.graph.output} | {given.name for given in model.graph.input}
     for tensor in dict.fromkeys(tap.tensor for tap in taps):
         if tensor not in present:
-            model.graph.output.append(onnx.ValueInfoProto(name=tensor))  # runtimes infer the type
+            # onnxruntime infers a type that is left out; TensorRT refuses such a graph, and one of another type.
+            model.graph.output.append(helper.make_tensor_value_info(tensor, _type(model.graph, tensor), None))
     return model.SerializeToString(), taps
+
+
+def _type(graph: onnx.GraphProto, tensor: str) -> int:
+    """Of elements: what a cast, a scale or a zero point says, else that of its layer's first input."""
+    producers = {output: node for node in graph.node for output in node.output}
+    known = {each.name: each.data_type for each in graph.initializer}
+    known |= {each.name: each.type.tensor_type.elem_type for each in graph.input}
+    while tensor not in known:
+        node = producers[tensor]
+        if node.op_type == "Cast":
+            return next(attribute.i for attribute in node.attribute if attribute.name == "to")
+        tensor = node.input[{"DequantizeLinear": 1, "QuantizeLinear": 2}.get(node.op_type, 0)]
+    return known[tensor]
 
 
 def _tap(graph: onnx.GraphProto, name: str) -> Tap:

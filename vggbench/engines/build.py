@@ -68,15 +68,16 @@ def build_plan(
         given = network.get_input(0)
         dimensions.set_shape(given.name, *profile.shapes(is_channels_last(given.shape)))
         config.add_optimization_profile(dimensions)
-        cache = _timing_cache(config, timings)  # must live until the build ends
+        cache = _timing_cache(config, timings)  # must live until it is read: a config keeps no cache of its own
         monitor = adapter.watch(trt, config, lambda phase, done, total: report(f"Building: {phase}", done, total, ""))
         plan = builder.build_serialized_network(network, config)
         if monitor is not None and monitor.stopped is not None:
             raise monitor.stopped
         if plan is None:
             raise BackendUnavailable(_unbuilt(trt, graph, precision, profile, errors))
+        learnt = _serialized(config)
         del cache
-        return Built(bytes(plan), _serialized(config), time.monotonic() - started)
+        return Built(bytes(plan), learnt, time.monotonic() - started)
 
 
 def _config(trt: Any, builder: Any, precision: str, options: Options) -> Any:

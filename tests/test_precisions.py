@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vggbench import backends, cli, doctor, precisions, runs_inputs
+from vggbench.backends.choice import choose
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.precisions import BACKENDS, DEVICES, GAPS, PRECISIONS, TABLE, UNITS, Row, find
 
@@ -101,7 +102,7 @@ def test_on_a_bare_cpu_a_row_falls_back_or_says_what_is_missing(row, cpu, all_pr
 def test_fp16_runs_on_a_bare_cpu_and_says_that_it_computes_in_fp32(cpu, all_present):
     cpu()
     assert precisions.arithmetic(find("fp16", "onnxruntime", "cpu")) == "fp32 on weights stored as fp16"
-    chosen = backends.choose("fp16", "cpu")
+    chosen = choose("fp16", "cpu")
     assert chosen.backend == "onnxruntime"
     assert "fp32 on weights stored as fp16 on the CPU" in chosen.why
 
@@ -122,13 +123,13 @@ def test_auto_takes_the_fastest_that_is_there_and_says_which_would_be_faster(cpu
         order = [row.backend for row in precisions.fastest(precision, "cpu")]
         for gone, expected in enumerate(order):
             absent(*order[:gone])
-            chosen = backends.choose(precision, "cpu")
+            chosen = choose(precision, "cpu")
             assert chosen.backend == expected
             assert all(f"pip install {name}" in chosen.why for name in order[:gone])
             assert chosen.why.count("\n") == 0
         absent(*order)
         with pytest.raises(BackendUnavailable, match=f"No backend runs {precision} on cpu") as error:
-            backends.choose(precision, "cpu")
+            choose(precision, "cpu")
         assert "\n" not in str(error.value)
         for name in BACKENDS:
             backends.module(name).available = lambda: None
@@ -140,7 +141,7 @@ def test_what_only_simulates_is_named_and_not_chosen_and_computes_in_fp32(cpu, a
     assert [(row.precision, row.backend, row.device) for row in rows] == [("fp8", "onnxruntime", "cpu")]
     assert all(precisions.arithmetic(row).startswith("fp32") and "simulated" in row.arithmetic for row in rows)
     with pytest.raises(BackendUnavailable, match=r"No backend runs fp8 on cpu here: onnxruntime would.*simulated"):
-        backends.choose("fp8", "cpu")
+        choose("fp8", "cpu")
     assert runs_inputs.setting(backend="onnxruntime", precision="fp8", device="cpu").backend == "onnxruntime"
 
 
@@ -187,8 +188,8 @@ def test_doctor_says_what_computes_what_is_missing_and_what_auto_takes(cpu, all_
     assert "no bf16: this CPU has none of AVX512-BF16" in said["backend pytorch on cpu"].detail
 
 
-def test_the_readme_holds_the_table():
-    assert precisions.markdown_table() in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_documentation_holds_the_table():
+    assert precisions.markdown_table() in (ROOT / "docs" / "backends.md").read_text(encoding="utf-8")
 
 
 def test_a_row_reads_as_it_is_in_the_documentation():

@@ -68,9 +68,9 @@ def _type(graph: onnx.GraphProto, tensor: str) -> int:
     while tensor not in known:
         node = producers[tensor]
         if node.op_type == "Cast":
-            return next(attribute.i for attribute in node.attribute if attribute.name == "to")
+            return next(int(attribute.i) for attribute in node.attribute if attribute.name == "to")
         tensor = node.input[{"DequantizeLinear": 1, "QuantizeLinear": 2}.get(node.op_type, 0)]
-    return known[tensor]
+    return int(known[tensor])
 
 
 def _tap(graph: onnx.GraphProto, name: str) -> Tap:

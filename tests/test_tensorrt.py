@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from vggbench import backends, cache, cli, doctor, environment
 from vggbench.backends import layers, tensorrt
+from vggbench.backends.choice import choose
 from vggbench.backends.native_plan import NativePlan
 from vggbench.engines import buffers, cli_engine
 from vggbench.engines.timing import Timer
@@ -205,7 +206,7 @@ def test_every_protocol_of_the_paper_runs_through_an_engine(technique, precision
 
 def test_auto_takes_tensorrt_where_it_is(machine, monkeypatch):
     machine()
-    assert backends.choose("int8", "cuda").backend == "tensorrt"
+    assert choose("int8", "cuda").backend == "tensorrt"
     monkeypatch.setattr(tensorrt, "available", lambda: "gone.")
     with pytest.raises(BackendUnavailable, match="gone"):
         backends.check_runs("tensorrt", "fp32", "cuda")

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 
 from vggbench import backends, cache, environment, precisions
+from vggbench.backends.choice import choose
 from vggbench.errors import BackendUnavailable, StorageError, VggbenchError
 from vggbench.weights import SAMPLE_FAMILY
 
@@ -101,7 +102,7 @@ def _arithmetic() -> list[Check]:
         has = f"by {unit.name}" if unit else lacks or "always"
         more = precisions.would_do_more(precision) if precision != "fp32" else ""
         try:
-            chosen = f"auto takes {_taken(precision, backends.choose(precision, 'auto').backend)}"
+            chosen = f"auto takes {_taken(precision, choose(precision, 'auto').backend)}"
         except BackendUnavailable:
             chosen = _simulated_by(precision) or "no backend runs it here"
         detail = f"{has}{f' ({more} would do more)' if more else ''}; {chosen}"

@@ -14,6 +14,7 @@ from vgg_reference.architectures import ARCHITECTURES, UnknownArchitecture
 from vgg_reference.weights import PREPROCESSING, BadWeights, Weights, read_weights
 from vggbench import backends, cache, paper, plan, weights_convert
 from vggbench import weights as known_weights
+from vggbench.backends.choice import choose
 from vggbench.errors import StorageError, UsageError, WeightsError
 from vggbench.images import Dataset, check_on_bad, open_dataset
 from vggbench.images.decode import decoder_name
@@ -113,7 +114,7 @@ def setting(
 
 def _default_backend(precision: str, device: str) -> tuple[str, str]:
     """The fastest here, and why it was chosen. Raises UsageError, BackendUnavailable."""
-    choice = backends.choose(precision, device)
+    choice = choose(precision, device)
     return choice.backend, choice.why
 
 

@@ -17,6 +17,7 @@ from vgg_reference.architectures import architecture
 from vgg_reference.weights import Weights
 from vggbench import backends, environment, runs_inputs, runs_thumbnails
 from vggbench import report as pages
+from vggbench.backends.choice import choose
 from vggbench.errors import CalibrationError, UsageError
 from vggbench.images import Dataset
 from vggbench.measure.batches import Views
@@ -177,7 +178,7 @@ def variants_of(dataset: Dataset, weights: Weights, asked: Asked, progress: Repo
 def _backend(spec: Spec, device: str) -> str:
     """The one that was named, or the fastest here. Raises UsageError, BackendUnavailable."""
     if spec.backend is None or spec.backend == backends.AUTO:
-        return backends.choose(spec.precision, device).backend
+        return choose(spec.precision, device).backend
     backends.check_runs(spec.backend, spec.precision, device)
     return spec.backend
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -39,7 +38,7 @@ BACKENDS: dict[str, str] = {
 #: Precisions any backend may offer; which ones it does here is its own ``precisions``.
 PRECISIONS = tuple(table.PRECISIONS)
 DEVICES = ("auto", *table.DEVICES)
-#: Instead of a backend's name: choose() takes the fastest one.
+#: Instead of a backend's name: choice.choose() takes the fastest one.
 AUTO = "auto"
 
 
@@ -69,35 +68,6 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(BACKENDS[name])
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A backend that was chosen, and why, in one sentence."""
-
-    backend: str
-    why: str
-
-
-def choose(precision: str, device: str) -> Choice:
-    """The fastest backend that has the precision here, by the table's order; the GPU first for "auto".
-
-    Raises UsageError for an unknown name, BackendUnavailable if none has it.
-    """
-    _check_names(precision, device)
-    reasons: list[str] = []
-    for kind in [device] if device != "auto" else (["cuda", "cpu"] if _has_gpu() else ["cpu"]):
-        faster: list[str] = []
-        for row in table.fastest(precision, kind):
-            why_not = missing(row.backend, precision, kind)
-            if why_not is None:
-                but = f"; faster would be {' and '.join(faster)}" if faster else ""
-                how = f"{table.arithmetic(row)} on the {'GPU' if kind == 'cuda' else 'CPU'}"
-                why = f"{row.backend} was chosen: the fastest backend here for {precision} ({how}){but}."
-                return Choice(row.backend, why)
-            faster.append(f"{row.backend} ({why_not})")
-        reasons += faster + table.simulated(precision, kind)
-    raise BackendUnavailable(f"No backend runs {precision} on {device} here: {'; '.join(reasons) or 'none has it'}.")
-
-
 def missing(name: str, precision: str, device: str) -> str | None:
     """None if the backend runs the precision on the device here, else why not, in a few words."""
     backend = module(name)
@@ -111,7 +81,7 @@ def missing(name: str, precision: str, device: str) -> str | None:
 def check_runs(name: str, precision: str, device: str) -> None:
     """Raises UsageError for a name that nothing has, BackendUnavailable for what does not work here."""
     backend = module(name)
-    _check_names(precision, device)
+    check_names(precision, device)
     absent = backend.available()
     if absent is not None:
         raise BackendUnavailable(absent)
@@ -136,17 +106,12 @@ def offered(name: str, kind: str) -> dict[str, str | None]:
     return found
 
 
-def _check_names(precision: str, device: str) -> None:
+def check_names(precision: str, device: str) -> None:
+    """Raises UsageError for an unknown precision or device."""
     if precision not in PRECISIONS:
         raise UsageError(f"No precision {precision!r}. Known: {', '.join(PRECISIONS)}.")
     if device not in DEVICES:
         raise UsageError(f"No device {device!r}. Known: {', '.join(DEVICES)}.")
-
-
-def _has_gpu() -> bool:
-    from vggbench.environment import has_cuda
-
-    return has_cuda()
 
 
 def open_session(variant: Variant, device: str = "auto", threads: int | None = None) -> Session:
@@ -163,7 +128,7 @@ def open_session(variant: Variant, device: str = "auto", threads: int | None = N
 
 def _check(variant: Variant, device: str, threads: int | None) -> None:
     module(variant.backend)
-    _check_names(variant.precision, device)
+    check_names(variant.precision, device)
     if threads is not None and threads < 1:
         raise UsageError(f"Cannot run on {threads} threads. Give 1 or more, or leave it out.")
     check_sizes(variant.backend, variant.sizes)

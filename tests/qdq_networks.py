@@ -15,6 +15,7 @@ from vggbench.graphs import export_onnx
 from vggbench.images.sample_drawing import draw
 from vggbench.protocols import Choices, Pass
 from vggbench.qdq import quantize
+from vggbench.quantize import input_of
 from vggbench.ranges import Quantization, Ranges, TensorRange, quantized_inputs
 from vggbench.variants import Variant
 from vggbench.views import make_views, to_input
@@ -82,7 +83,8 @@ def ranges(weights):
     tensors = [name for name in names_of(weights) if name != "images"]
     values = {"images": images, **run(fp32(weights), images, tensors)}
     found = tuple(TensorRange(name, min(0.0, float(each.min())), float(each.max())) for name, each in values.items())
-    return Ranges(weights.network, weights.digest, "minmax", None, {}, {}, {}, found, ())
+    views = {"input": input_of(weights)}
+    return Ranges(weights.network, weights.digest, "minmax", None, {}, views, {}, found, ())
 
 
 def variant(weights, layout, form="crop", float_layers=(), **more):

@@ -14,6 +14,7 @@ from vggbench.cli import app
 from vggbench.errors import CalibrationError, StorageError
 from vggbench.graph_files import describe_graph, read_model, write_model
 from vggbench.graphs import build_graph, export_onnx, newest_opset
+from vggbench.quantize import input_of
 from vggbench.ranges import Quantization, Ranges, TensorRange, quantized_inputs
 from vggbench.variants import Variant
 from vggbench.weights import resolve
@@ -199,7 +200,8 @@ def artefact(tmp_path):
     names = dict.fromkeys(quantized_inputs(architecture("A")).values())
     tensors = tuple(TensorRange(name, -124.0 if name == "images" else 0.0, 400.0) for name in names)
     path = tmp_path / "ranges.json"
-    path.write_bytes(ranges.to_json(Ranges("A", weights.digest, "minmax", None, {}, {}, {}, tensors, ())))
+    views = {"input": input_of(weights)}
+    path.write_bytes(ranges.to_json(Ranges("A", weights.digest, "minmax", None, {}, views, {}, tensors, ())))
     return path
 
 
@@ -223,6 +225,13 @@ def test_an_artefact_of_other_weights_or_cut_short_is_one_line(artefact, tmp_pat
     assert_one_line(export("--network", "A", *TINY, *options), 9, "belong to other weights")
     artefact.write_bytes(artefact.read_bytes()[:200])
     assert_one_line(export("--network", "A", "--train-scale", "256", *options), 9, "cut short")
+    assert not (tmp_path / "A.onnx").exists()
+
+
+def test_ranges_taken_with_another_input_are_one_line(artefact, tmp_path):
+    options = ["--precision", "int8", "--calibration", artefact, "--preprocess", "torchvision"]
+    weights = ["--weights", sample("A").path]
+    assert_one_line(export("--network", "A", *weights, *options, "--out", tmp_path / "A.onnx"), 9, "another input")
     assert not (tmp_path / "A.onnx").exists()
 
 

@@ -11,12 +11,14 @@ import onnxruntime
 import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
+from qdq_networks import ranges
 
 from vggbench.backends.openvino import load as load_openvino
 from vggbench.graph_files import write_model
 from vggbench.graphs import build_graph, export_onnx
 from vggbench.images.sample_drawing import draw
 from vggbench.protocols import Choices, Pass
+from vggbench.ranges import Quantization
 from vggbench.variants import Variant
 from vggbench.views import make_views, to_input
 from vggbench.weights import resolve
@@ -151,14 +153,16 @@ def polygraphy(*arguments):
     [
         ("crop", "fp32", True, "[2,3,64,64]"),
         ("dense", "fp16", False, "[1,3,65,90]"),
+        ("dense", "int8", False, "[1,3,65,90]"),
     ],
 )
 def test_polygraphy_inspects_and_runs_the_files(form, precision, external_weights, shape, tmp_path):
     path = tmp_path / "D.onnx"
-    write_model(build_graph(Variant(sample("D"), form, "onnx", precision)), path, external_weights)
+    how = Quantization(ranges(sample("D")), layout="tensorrt")
+    write_model(build_graph(Variant(sample("D"), form, "onnx", precision, quantization=how)), path, external_weights)
     inspected = polygraphy("inspect", "model", path)
     assert inspected.returncode == 0, inspected.stderr
-    assert f"D {form} | ONNX Opset: 17" in inspected.stdout
+    assert f"D {form}{' int8' if precision == 'int8' else ''} | ONNX Opset: 17" in inspected.stdout
     ran = polygraphy("run", path, "--onnxrt", "--input-shapes", f"images:{shape}")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "PASSED" in ran.stdout

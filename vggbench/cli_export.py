@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,14 +51,12 @@ def export(
     if form not in ("crop", "dense"):
         raise UsageError(f"No form {form!r}. Known: crop, dense.")
     from vggbench import graph_files, graphs
-    from vggbench.protocols import Choices, check_choices
     from vggbench.variants import Variant
     from vggbench.weights import resolve
 
     size = options.size_of(weights, width, crop_size)
     found = resolve(weights, network, train_scale=train_scale, preprocess=preprocess, **size)
-    given = {"score_pool": score_pool, "pool_rounding": pool_rounding}
-    choices = check_choices(dataclasses.replace(Choices(), **{key: value for key, value in given.items() if value}))
+    choices = options.checked_choices({"score_pool": score_pool, "pool_rounding": pool_rounding})
     variant = Variant(
         found,
         form,
@@ -83,7 +80,7 @@ def _quantization(
 ) -> Quantization | None:
     """Raises UsageError for options that do not belong together, CalibrationError."""
     from vggbench.precisions import QUANTIZED
-    from vggbench.ranges import LAYOUTS, Quantization, read_ranges
+    from vggbench.ranges import LAYOUTS, Quantization
 
     options.check_calibration(calibration, [precision])
     if layout is not None and precision != "int8":
@@ -97,9 +94,9 @@ def _quantization(
             f"An {precision} graph needs calibration ranges. Make them: vggbench calibrate --network "
             f"{weights.network}, and give them: --calibration FILE."
         )
-    ranges = read_ranges(calibration)
-    ranges.check(weights.network, weights.digest)
-    return Quantization(ranges, layout=layout or "")
+    from vggbench.runs_calibrate import ranges_for
+
+    return Quantization(ranges_for(weights, file=calibration), layout=layout or "")
 
 
 def _say(document: dict[str, Any]) -> None:

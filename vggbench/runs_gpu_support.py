@@ -27,7 +27,7 @@ class Entry:
 
 _SURFACE = "recorded interface, fakes of its real names"
 SUPPORT = (
-    Entry("tensorrt", "8.6", _SURFACE),
+    Entry("tensorrt", "8.6", f"{_SURFACE}; 8.6.0 itself as far as it goes without a driver"),
     Entry("tensorrt", "10.0 to 10.16", _SURFACE),
     Entry("tensorrt", "11.0 to 11.4", _SURFACE),
     Entry("tensorrt", "10.3 on, FP8", "the E4M3 graph on ONNX Runtime's CPU, rules of its own"),

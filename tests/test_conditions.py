@@ -62,9 +62,6 @@ class Nvml:
     def __init__(self, processes):
         self.processes = processes
 
-    def nvmlDeviceGetHandleByIndex(self, index):
-        return index
-
     def nvmlDeviceGetClockInfo(self, handle, which):
         if which == self.NVML_CLOCK_MEM:
             raise RuntimeError("not supported")

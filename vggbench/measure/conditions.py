@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+from vggbench import environment
+
 #: Foreign load is flagged from this many cores on, and only where it leaves fewer idle cores than there are threads.
 FOREIGN_CORES = 0.1
 #: NVML's reasons for a clock below the highest, by bit.
@@ -118,9 +120,8 @@ def remarks(conditions: Mapping[str, Any], threads: int | None) -> list[str]:
     return found
 
 
-def gpu(nvml: Any, index: int) -> dict[str, Any]:
+def gpu(nvml: Any, handle: Any) -> dict[str, Any]:
     """A GPU's state through NVML (the module pynvml, initialized); what it does not answer is left out."""
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
     reasons = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None) or getattr(
         nvml, "nvmlDeviceGetCurrentClocksThrottleReasons", None
     )
@@ -147,17 +148,11 @@ def _nvml(device: str) -> dict[str, Any]:
 
         pynvml.nvmlInit()
         try:
-            return gpu(pynvml, _physical(int(device.partition(":")[2] or 0)))
+            return gpu(pynvml, environment.nvml_handle(pynvml, int(device.partition(":")[2] or 0)))
         finally:
             pynvml.nvmlShutdown()
     except Exception as error:  # the package is absent, or the driver does not answer
         return {"gpu_details": f"not available: {type(error).__name__}"}
-
-
-def _physical(index: int) -> int:
-    """NVML counts all GPUs, a library only those it is shown."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    return int(shown[index]) if index < len(shown) and shown[index].strip().isdigit() else index
 
 
 def _reasons(bits: int) -> str:

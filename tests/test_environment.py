@@ -84,6 +84,29 @@ def test_without_the_driver_there_is_no_cuda(monkeypatch):
         environment._cuda_devices.cache_clear()
 
 
+def test_nvml_is_asked_for_the_gpu_that_cuda_shows_by_its_uuid(monkeypatch):
+    class Driver:
+        def cuInit(self, flags: int) -> int:
+            return 0
+
+        def cuDeviceGet(self, device: object, index: int) -> int:
+            device._obj.value = 40 + index
+            return 0 if index < 2 else 101  # CUDA_ERROR_INVALID_DEVICE
+
+        def cuDeviceGetUuid_v2(self, uuid: object, device: object) -> int:
+            uuid[:] = bytes(range(device.value, device.value + 16))
+            return 0
+
+    class Nvml:
+        def nvmlDeviceGetHandleByUUID(self, uuid: bytes) -> bytes:
+            return uuid
+
+    monkeypatch.setattr(environment.ctypes, "CDLL", lambda name: Driver())
+    assert environment.nvml_handle(Nvml(), 1) == b"GPU-292a2b2c-2d2e-2f30-3132-333435363738"
+    with pytest.raises(OSError, match="UUID of device 2"):
+        environment.nvml_handle(Nvml(), 2)
+
+
 def test_a_driver_without_a_device_is_no_cuda(monkeypatch):
     class Driver:
         def cuInit(self, flags: int) -> int:

@@ -208,6 +208,10 @@ def test_grown_drift_of_logits_regresses():
         ("vggbench", {"environment": {"vggbench": "0.2.0"}}),
         ("python", {"environment": {"python": "3.12.1"}}),
         ("variables", {"environment": {"OMP_NUM_THREADS": "1"}}),
+        ("variables", {"environment": {"ONEDNN_MAX_CPU_ISA": "AVX2"}}),
+        ("cuda-graph", {"session": {"cuda_graph": "captured"}}),
+        ("wait", {"session": {"wait": "spinning", "in_flight": 2}}),
+        ("runner", {"session": {"runner": "native"}}),
     ],
 )
 def test_another_axis_is_not_comparable_unless_it_is_named_and_then_it_is_labelled(axis, head):

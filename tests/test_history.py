@@ -102,6 +102,24 @@ def test_rows_of_other_machines_batches_and_threads_never_mix():
     assert all(len(row.points) == 1 for row in found.series)
 
 
+def test_a_gpus_modes_and_other_skipped_images_are_other_rows():
+    generator = np.random.default_rng(0)
+    modes = [{"cuda_graph": "off"}, {"cuda_graph": "captured"}, {"cuda_graph": "off", "runner": "native"}]
+    sources = [
+        (str(number), [record.model_copy(update={"networks": [network(session={"device": "cuda:0", **mode})]})
+                       for record in timing(number, 0.2, generator)])
+        for number, mode in enumerate(modes)
+    ]  # fmt: skip
+    names = [row.name for row in history(runs_of(sources)).series]
+    assert len(set(names)) == 3
+    assert any("runner native, cuda_graph off" in name for name in names)
+    ranks = [0, 1, 0]
+    whole, other = accuracy(0, ranks), accuracy(1, ranks)
+    data = {**other.workload.data, "bad": [{"id": "a.jpg", "why": "cut"}]}
+    other = other.model_copy(update={"workload": other.workload.model_copy(update={"data": data})})
+    assert len(history(runs_of([("a", [whole]), ("b", [other])])).series) == 2, "their images do not pair"
+
+
 def test_a_file_of_two_commits_is_two_runs_and_a_record_in_two_files_counts_once():
     generator = np.random.default_rng(0)
     old, new = timing(0, 0.2, generator), timing(1, 0.2, generator)

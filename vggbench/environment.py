@@ -48,15 +48,23 @@ _LIBRARIES = (
     "safetensors",
     "altair",
 )
-#: Variables that change how fast or how exactly a CPU library computes.
-_VARIABLES = (
+#: Variables that change how fast or how exactly a library computes.
+VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "OMP_PROC_BIND",
+    "KMP_AFFINITY",
+    "KMP_BLOCKTIME",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "NVIDIA_TF32_OVERRIDE",
     "MALLOC_CONF",
     "GLIBC_TUNABLES",
     "LD_PRELOAD",
-    "CUDA_VISIBLE_DEVICES",
 )
+#: Recorded beside them; which GPU was used stands in the record by its name.
+_SHOWN = "CUDA_VISIBLE_DEVICES"
 _TRANSPARENT = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -77,7 +85,7 @@ def environment(command: list[str] | None = None) -> dict[str, Any]:
         "memory_bytes": _memory_bytes(),
         **_gpu(),
         **{name: version for name in _LIBRARIES if (version := installed(name)) is not None},
-        **{name: _without_home(os.environ[name]) for name in _VARIABLES if name in os.environ},
+        **{name: _without_home(os.environ[name]) for name in (*VARIABLES, _SHOWN) if name in os.environ},
     }
 
 
@@ -166,6 +174,21 @@ def _cuda_devices() -> tuple[str, ...]:
     return tuple(names)
 
 
+def nvml_handle(nvml: Any, index: int) -> Any:
+    """NVML's handle of the driver's device with this number. nvml: the module pynvml, initialized.
+
+    By its UUID, for NVML counts all GPUs in the order of their slots, and CUDA those it is shown, the fastest first.
+    Raises OSError, AttributeError, NVML's errors.
+    """
+    driver = ctypes.CDLL("libcuda.so.1")
+    device, uuid = ctypes.c_int(0), (ctypes.c_ubyte * 16)()
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), index) or driver.cuDeviceGetUuid_v2(uuid, device):
+        raise OSError(f"The driver does not tell the UUID of device {index}.")
+    digits = bytes(uuid).hex()
+    parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+    return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{'-'.join(parts)}".encode())
+
+
 def _gpu() -> dict[str, Any]:
     """GPU name and count from the driver; its version, clocks and memory where NVML's Python package is there."""
     devices = _cuda_devices()
@@ -177,7 +200,7 @@ def _gpu() -> dict[str, Any]:
 
         pynvml.nvmlInit()
         try:
-            handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+            handle = nvml_handle(pynvml, 0)
             found |= {
                 "gpu_driver": _text(pynvml.nvmlSystemGetDriverVersion()),
                 "gpu_memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from vggbench.environment import VARIABLES
 from vggbench.results import NetworkRun, Record
 
 #: Backend -> the libraries whose versions decide whether two of its timings or errors can be compared. What else is
@@ -20,8 +21,6 @@ BACKEND_LIBRARIES: dict[str, tuple[str, ...]] = {
 LIBRARIES = ("torch", "onnxruntime", "openvino", "tensorrt", "torch-tensorrt")
 #: Other distributions of the same library.
 _ALSO = {"onnxruntime": ("onnxruntime-gpu",), "tensorrt": ("tensorrt-cu13", "tensorrt-cu12")}
-#: Variables that change how fast a CPU library computes.
-_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_CONF", "GLIBC_TUNABLES", "LD_PRELOAD")
 ALL = frozenset({"latency", "accuracy", "numerics"})
 TIMED, JUDGED = frozenset({"latency"}), frozenset({"accuracy", "numerics"})
 
@@ -102,6 +101,11 @@ def _on_gpu(record: Record) -> bool:
     return any(str(run.session.get("device", "")).startswith("cuda") for run in record.networks)
 
 
+def _wait(run: NetworkRun) -> str:
+    wait = run.session.get("wait")
+    return f"{wait}, {run.session.get('in_flight')} in flight" if wait else ""
+
+
 def _machine(record: Record) -> str:
     """A GPU counts where it computes; the host's CPU always, since it launches the kernels and makes the transfers."""
     here = record.environment
@@ -130,7 +134,7 @@ def _library(name: str) -> Callable[[Record], str]:
 
 
 def _variables(record: Record) -> str:
-    return " ".join(f"{name}={record.environment[name]}" for name in _VARIABLES if name in record.environment)
+    return " ".join(f"{name}={record.environment[name]}" for name in VARIABLES if name in record.environment)
 
 
 def _of_gpu(key: str, from_session: bool = True) -> Callable[[Record], str]:
@@ -156,6 +160,9 @@ AXES: tuple[Axis, ...] = (
     Axis("size", TIMED, lambda record: "x".join(map(str, record.workload.size or []))),
     Axis("scenario", TIMED, lambda record: record.workload.scenario or "latency"),
     Axis("transfers", TIMED, _joined(lambda run: run.session.get("transfers"))),
+    Axis("cuda-graph", TIMED, _joined(lambda run: run.session.get("cuda_graph"))),
+    Axis("wait", TIMED, _joined(_wait)),
+    Axis("runner", TIMED, _joined(lambda run: run.session.get("runner"))),
     Axis("device", TIMED, _joined(lambda run: run.session.get("device"))),
     Axis(
         "threads", TIMED, lambda record: "" if _on_gpu(record) else _joined(lambda r: r.session.get("threads"))(record)

@@ -160,10 +160,10 @@ def _shown(values: list[str]) -> str:
 
 def name_of(record: Record, across: frozenset[str] = frozenset()) -> str:
     """A row's name for people: what ran on what, without what differs."""
-    skip = {"weights", "calibration", "form", "transfers", "choices", "decoder", "reference", *across}
+    skip = {"weights", "calibration", "form", "transfers", "wait", "choices", "decoder", "reference", *across}
     if record.kind != "latency":
         skip -= {"weights"} - across
-    before = {"batch": "batch ", "threads": "", "size": ""}
+    before = {"batch": "batch ", "cuda-graph": "CUDA graph ", "runner": "runner "}
     words = []
     for axis in workload_axes(record.kind):
         value = axis.value(record)

@@ -96,7 +96,9 @@ class History:
 #: Parts of a key whose value alone says too little.
 _NAMED = {"batch", "threads", "seed", "S", "width"}
 #: Parts that keep rows apart but say nothing to people.
-_HIDDEN = {"fingerprint", "choices"}
+_HIDDEN = {"fingerprint", "choices", "skipped"}
+#: How a GPU's calls were timed, as its session says.
+_MODE = ("runner", "transfers", "cuda_graph", "wait", "in_flight")
 
 
 def runs_of(sources: Iterable[tuple[str, Sequence[Record]]]) -> list[Run]:
@@ -217,6 +219,7 @@ def timing_key(record: Record) -> Key:
         ("size", "x".join(map(str, work.size)) if work.size else ""),
         ("scenario", work.scenario or ""),
         ("threads", str(first.session.get("threads", ""))),
+        ("mode", ", ".join(f"{key} {first.session[key]}" for key in _MODE if _on_gpu(record) and key in first.session)),
         ("machine", _machine(record)),
     )
 
@@ -231,6 +234,7 @@ def error_key(record: Record) -> Key:
         ("data", f"{place}, {len(record.samples.values)} images"),
         # Of the images' content: runs are paired image by image.
         ("fingerprint", str(data.get("fingerprint", ""))[:8]),
+        ("skipped", ", ".join(str(bad.get("id")) for bad in data.get("bad", []))),
         ("choices", ", ".join(f"{k} {v}" for k, v in sorted(record.workload.choices.items()))),
     )
 
@@ -249,10 +253,13 @@ def _what_ran(record: Record) -> Key:
     )
 
 
+def _on_gpu(record: Record) -> bool:
+    return str(record.networks[0].session.get("device", "cpu")).startswith("cuda")
+
+
 def _machine(record: Record) -> str:
     here = record.environment
-    on_gpu = str(record.networks[0].session.get("device", "cpu")).startswith("cuda")
-    if on_gpu:
+    if _on_gpu(record):
         return str(here.get("gpu") or "GPU not recorded")
     return f"{here.get('cpu') or 'CPU not recorded'}, {here.get('cores', '?')} cores"
 

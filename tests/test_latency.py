@@ -191,6 +191,12 @@ def test_the_input_is_random_and_always_the_same():
     np.testing.assert_array_equal(images, random_input(2, (32, 40)))
 
 
+@pytest.mark.parametrize("size", [(1 << 40, 32), (1 << 15, 1 << 15)])
+def test_an_input_that_no_memory_holds_is_a_want_of_memory(size):
+    with pytest.raises(MemoryError):
+        random_input(1 << 40, size)
+
+
 def test_a_latency_record_says_what_ran():
     session = FakeSession(VARIANT)
     measured = measure_latency(session, 2, SIZE, min_seconds=0.0, min_iterations=3, warmup_seconds=0.0)

@@ -53,6 +53,9 @@ def test_doubts_name_what_ran_what_varies_and_what_is_missing():
     assert any(text.startswith("unstable, calls vary by 34.") for text in found)
     assert any("median is known to" in text for text in found)
     assert "1 of 3 processes" in found
+    assert any("too few calls to say" in text for text in doubts(rows_of([timed([0.1] * 9)])[0], 1))
+    wild = {**row, "relative_standard_error": 1.5}
+    assert any("median is known to 150.0 % only" in text for text in doubts(wild, 1)), "not of too few calls"
     (row,) = rows_of([timed([0.1] * 20, number) for number in (1, 2, 3)])
     assert doubts(row, processes=3) == []
     assert "faster than its peak" in doubts({**row, "share_of_peak": 1.1}, processes=3)[0]

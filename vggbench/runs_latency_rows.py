@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,8 +97,8 @@ def doubts(row: dict[str, Any], processes: int) -> list[str]:
         found.append(f"unstable, calls vary by {percent:.1f} % (stable: up to {100 * samples.UNSTABLE_CV:g} %)")
     if row["relative_standard_error"] > samples.SMALL_ERROR:
         error = row["relative_standard_error"]
-        known = f"known to {100 * error:.1f} %" if error < 1 else "of too few calls"
-        found.append(f"the median is {known} only (aim: {100 * samples.SMALL_ERROR:g} %)")
+        known = f"known to {100 * error:.1f} % only" if math.isfinite(error) else "of too few calls to say how well"
+        found.append(f"the median is {known} (aim: {100 * samples.SMALL_ERROR:g} %)")
     if row["processes"] < processes:
         found.append(f"{row['processes']} of {processes} processes")
     if row["processes"] < samples.INTERVAL_PROCESSES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -43,7 +44,12 @@ class Moded(Protocol):
 
 
 def random_input(batch: int, size: tuple[int, int], seed: int = 0) -> Array:
-    """(batch, 3, h, w): normal with deviation 64, about that of photographs less their mean; the same for a seed."""
+    """(batch, 3, h, w): normal with deviation 64, about that of photographs less their mean; the same for a seed.
+
+    Raises MemoryError, also where NumPy says ValueError because no address reaches so far.
+    """
+    if batch * 3 * size[0] * size[1] * np.dtype(np.float64).itemsize > sys.maxsize:
+        raise MemoryError
     return np.random.default_rng(seed).normal(0, 64, (batch, 3, *size)).astype(np.float32)
 
 

@@ -61,6 +61,22 @@ def states():
     return states_of()
 
 
+@pytest.fixture(scope="module")
+def val_images(tmp_path_factory):
+    """imagenet_runs.COUNT made-up validation images of ImageNet: the folder to name."""
+    from tests.imagenet_runs import make_images
+
+    return make_images(tmp_path_factory.mktemp("imagenet"))
+
+
+@pytest.fixture(scope="module")
+def small_d(tmp_path_factory):
+    """A .caffemodel of a small D of 1000 classes."""
+    from tests.imagenet_runs import write_small
+
+    return write_small(tmp_path_factory.mktemp("weights") / "d.caffemodel", "D")
+
+
 @pytest.fixture
 def server(own_cache, monkeypatch):
     """A server of one weights file; whoever downloads from it does not wait long."""

@@ -6,6 +6,7 @@ import time
 import caffe_files
 import pytest
 import torch
+import torchrun
 from group_threads import in_threads
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,8 +135,7 @@ def test_weights_of_another_format_are_converted_by_the_first_worker_alone(tmp_p
     path = tmp_path / "a.caffemodel"
     state = state_dict(random_weights("A", 0, width=1 / 64, hidden_width=1 / 64, num_classes=2, crop_size=32))
     caffe_files.write_caffemodel(path, caffe_files.as_caffe(state, "A"), 2)
-    for seed, name in enumerate(("cats", "dogs")):
-        make_dataset(tmp_path / "images" / name, 4, seed)
+    torchrun.two_classes(tmp_path / "images", 4)
     converted, convert, store = [], weights_convert.convert, torch.distributed.HashStore()
 
     def slowly(*args, **options):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.imagenet_runs import COUNT, document, make_images, reproduce, write_small
+from tests.imagenet_runs import COUNT, document, reproduce, write_small
 from tests.weights_files import as_published
 from vggbench import progress, runs_inputs
 from vggbench.report import rows
@@ -14,29 +14,19 @@ from vggbench.results import read_records
 pytestmark = pytest.mark.usefixtures("one_cache")
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return make_images(tmp_path_factory.mktemp("imagenet"))
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return write_small(tmp_path_factory.mktemp("weights") / "d.caffemodel", "D")
-
-
 @pytest.fixture
-def authors(file, monkeypatch):
+def authors(small_d, monkeypatch):
     """The file is the authors' D, for its digest is the published one."""
-    as_published(monkeypatch, file)
-    return file
+    as_published(monkeypatch, small_d)
+    return small_d
 
 
 def others(found):
     return [row for row in found["rows"] if row["claim"] is None]
 
 
-def test_the_center_crop_of_the_authors_file_stands_beside_every_figure_of_it(images, authors, tmp_path):
-    found = document(reproduce(images, tmp_path, "--weights", f"D={authors}", "--anchors", "only", "--json"))
+def test_the_center_crop_of_the_authors_file_stands_beside_every_figure_of_it(val_images, authors, tmp_path):
+    found = document(reproduce(val_images, tmp_path, "--weights", f"D={authors}", "--anchors", "only", "--json"))
     (row,) = found["rows"]
     assert (row["claim"], row["protocol"], row["scales"], row["images"]) == (None, "center", [256], COUNT)
     assert found["missing"] == []
@@ -50,10 +40,10 @@ def test_the_center_crop_of_the_authors_file_stands_beside_every_figure_of_it(im
     assert "views were measured that other people&#39;s figures of these files need" in page
 
 
-def test_on_all_images_it_gets_a_verdict_in_the_terminal_and_on_the_page(images, authors, tmp_path, monkeypatch):
+def test_on_all_images_it_gets_a_verdict_in_the_terminal_and_on_the_page(val_images, authors, tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "IMAGENET_IMAGES", COUNT)
     how = ("--weights", f"D={authors}", "--anchors", "only")
-    result = reproduce(images, tmp_path, *how)
+    result = reproduce(val_images, tmp_path, *how)
     assert result.exit_code == 0, result.output
     judged = [line for line in result.stdout.splitlines() if line.startswith("not reproduced: ")]
     assert any("MatConvNet pretrained page" in line and "top-1 28.5 %, top-5 9.9 %" in line for line in judged)
@@ -63,16 +53,16 @@ def test_on_all_images_it_gets_a_verdict_in_the_terminal_and_on_the_page(images,
     assert "not reproduced" in re.sub("<[^>]+>", " ", (tmp_path / "index.html").read_text())
 
 
-def test_beside_the_papers_rows_it_is_one_more_row_and_its_record_is_that_of_evaluate(images, authors, tmp_path):
+def test_beside_the_papers_rows_it_is_one_more_row_and_its_record_is_that_of_evaluate(val_images, authors, tmp_path):
     found = document(
-        reproduce(images, tmp_path, "--weights", f"D={authors}", "--anchors", "center", "--table", 3, "--json")
+        reproduce(val_images, tmp_path, "--weights", f"D={authors}", "--anchors", "center", "--table", 3, "--json")
     )
     assert [row["claim"] for row in found["rows"]] == ["table3/D/[256;512]", None]
     (record,) = [record for record in read_records(tmp_path / "records.jsonl") if record.claim is None]
     assert record.networks[0].passes == [{"form": "crop", "scale": 256, "grid": "center", "flip": False}]
 
 
-def test_chosen_tables_leave_it_out_unless_asked_and_none_always(images, authors, tmp_path):
+def test_chosen_tables_leave_it_out_unless_asked_and_none_always(val_images, authors, tmp_path):
     how = ("--weights", f"D={authors}", "--dry-run", "--json")
     for more, center in [
         ((), 1),
@@ -80,17 +70,17 @@ def test_chosen_tables_leave_it_out_unless_asked_and_none_always(images, authors
         (("--table", 4), 0),
         (("--table", 4, "--anchors", "center"), 1),
     ]:
-        found = document(reproduce(images, tmp_path, *how, *more))
+        found = document(reproduce(val_images, tmp_path, *how, *more))
         assert found["other_rows"] == center, more
         assert ("center crop at 256" in found["networks"][0]["passes"]) == bool(center)
 
 
-def test_torchvisions_file_is_cropped_from_images_that_its_own_filter_rescaled(images, tmp_path, monkeypatch):
+def test_torchvisions_file_is_cropped_from_images_that_its_own_filter_rescaled(val_images, tmp_path, monkeypatch):
     file = write_small(tmp_path / "a.pth", "A")
     as_published(monkeypatch, file, "vgg11")
     monkeypatch.setattr(rows, "IMAGENET_IMAGES", COUNT)
     found = document(
-        reproduce(images, tmp_path, "--weights", f"A:256={file}", "--table", 3, "--anchors", "center", "--json")
+        reproduce(val_images, tmp_path, "--weights", f"A:256={file}", "--table", 3, "--anchors", "center", "--json")
     )
     paper, beside = found["rows"]
     assert (paper["claim"], paper["choices"]["resize_filter"]) == ("table3/A/256", "bicubic")
@@ -98,24 +88,24 @@ def test_torchvisions_file_is_cropped_from_images_that_its_own_filter_rescaled(i
     assert [(each["who"], each["kind"]) for each in beside["anchors"]] == [("torchvision", "not reproduced")]
 
 
-def test_files_stated_to_be_the_authors_are_of_their_training_scale(images, tmp_path, monkeypatch):
+def test_files_stated_to_be_the_authors_are_of_their_training_scale(val_images, tmp_path, monkeypatch):
     unknown = write_small(tmp_path / "unknown.caffemodel", "D", seed=3)
     monkeypatch.setattr(rows, "IMAGENET_IMAGES", COUNT)
     how = ("--weights", f"D={unknown}", "--authors-weights", "--table", 3, "--anchors", "center")
-    paper, beside = document(reproduce(images, tmp_path, *how, "--json"))["rows"]
+    paper, beside = document(reproduce(val_images, tmp_path, *how, "--json"))["rows"]
     # Its views are those of a 32-pixel network, which is all that is not the paper's.
     assert paper["verdict"]["reason"] == "other scales or views than the paper's protocol"
     assert {each["kind"] for each in beside["anchors"]} == {"not reproduced"}
     assert beside["row"] == "center/D/[256;512]"
 
 
-def test_unknown_files_and_other_images_have_no_figures(images, authors, tmp_path):
+def test_unknown_files_and_other_images_have_no_figures(val_images, authors, tmp_path):
     unknown = write_small(tmp_path / "unknown.caffemodel", "D", seed=2)
-    result = reproduce(images, tmp_path, "--weights", f"D={unknown}", "--anchors", "only")
+    result = reproduce(val_images, tmp_path, "--weights", f"D={unknown}", "--anchors", "only")
     assert result.exit_code == 2
     assert "no figure of others is known for them and these images" in result.stderr
     setting = runs_inputs.setting(backend="pytorch")
-    request = runs_inputs.Request(setting, str(images), weights={("D", None): str(authors)})
+    request = runs_inputs.Request(setting, str(val_images), weights={("D", None): str(authors)})
     dataset = runs_inputs.dataset_of(request, progress.silent)
     counts = [
         sum(row.claim is None for row in runs_inputs.plan_of(request, each).rows)

@@ -1,40 +1,23 @@
 """`train` started by torchrun: the parts of a batch by default, by option and from a checkpoint."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import measuring
 import pytest
-import worker_processes
+import torchrun
 
-ROOT = Path(__file__).parent.parent
 OPTIONS = ["train", "--network=A", "--width=0.015625", "--crop-size=32", "--batch=6", "--initialization=he"]
 OPTIONS += ["--train-scale=[256;512]", "--epochs=2", "--drop-after=1", "--json"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes of 8 images."""
-    folder = tmp_path_factory.mktemp("images")
-    for seed, name in enumerate(("cats", "dogs")):
-        measuring.make_dataset(folder / name, 8, seed)
-    return folder
+    return torchrun.two_classes(tmp_path_factory.mktemp("images"), 8)
 
 
 def train(world: int, folder: Path, out: Path, *more: str):
-    """By torchrun, as it comes: with one thread a worker unless the command asks for more."""
-    start = ["-m", "vggbench"]
-    if world > 1:
-        port = f"--master-port={worker_processes.free_port()}"
-        start = ["-m", "torch.distributed.run", f"--nproc-per-node={world}", port, *start]
-    path = f"{ROOT}{os.pathsep}{ROOT / 'reference'}"
-    environment = {**os.environ, "PYTHONPATH": path, "VGGBENCH_CACHE": str(out.parent / "cache")}
-    environment.pop("OMP_NUM_THREADS", None)
-    command = [sys.executable, *start, *OPTIONS, f"--data={folder}", f"--out={out}", *more]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    """As it comes: with one thread a worker unless the command asks for more."""
+    return torchrun.started(world, out.parent / "cache", *OPTIONS, f"--data={folder}", f"--out={out}", *more)
 
 
 def test_two_workers_by_default_are_one_worker_with_two_parts(folder, tmp_path):

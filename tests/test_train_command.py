@@ -2,8 +2,8 @@
 
 import json
 
-import measuring
 import pytest
+import torchrun
 from typer.testing import CliRunner
 
 from vggbench.cli import app
@@ -14,11 +14,7 @@ TINY = ["--network=A", "--width=0.015625", "--crop-size=32", "--epochs=1", "--in
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes of 6 images."""
-    folder = tmp_path_factory.mktemp("images")
-    for seed, name in enumerate(("cats", "dogs")):
-        measuring.make_dataset(folder / name, 6, seed)
-    return folder
+    return torchrun.two_classes(tmp_path_factory.mktemp("images"), 6)
 
 
 def train(folder, out, *more):

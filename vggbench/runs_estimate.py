@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -69,30 +70,18 @@ def estimate(request: Request, progress: Report = silent, crops_per_second: floa
     request = replace(request, only_planned=True)
     dataset = runs_inputs.dataset_of(request, progress)
     work = runs_inputs.plan_of(request, dataset)
-    aspect = typical_aspect(dataset)
-    first = work.networks[0].weights
-    if crops_per_second is None:
-        # Of a stand-in only the shapes are true, and any random network has those: its graph is kept for the next.
-        tried = first if first.path else random_weights(first.network, batch_norm=first.batch_norm, **first.size)  # type: ignore[arg-type]
-        macs_per_second = runs_parts.macs_per_second(tried, request.setting)
-        speed = f"{macs_per_second / 1e9:.0f} billion multiply-accumulates/s in a trial of {first.network}"
-    else:
-        macs_per_second = crops_per_second * plan.crop_macs(first)
-        speed = f"{crops_per_second:,.1f} crops/s of {first.network}, as given"
-    steps = tuple({step: None for network in work.networks for step, _ in network.passes})
-    choices, decoder = request.setting.choices, request.setting.decoder
-    prepared = runs_parts.preparing(dataset, steps, first.crop_size, choices, decoder)
+    macs_per_second, speed = _speed(work.networks[0].weights, request.setting, crops_per_second)
+    prepared = _prepared(work, request.setting, dataset)
     workers = default_workers(resolve(request.setting.backend, request.setting.device))
     jobs = [
         (network, each.setting)
         for each in (request, *runs_precision.others(request))
         for network in (work if each is request else runs_inputs.plan_of(each, dataset)).networks
     ]
+    aspect = typical_aspect(dataset)
     lines = [_line(network, dataset, setting, aspect, macs_per_second, prepared, workers) for network, setting in jobs]
     disk = runs_parts.kept_bytes(jobs)
-    network_seconds, preparing_seconds = (
-        sum(line[key] for line in lines) for key in ("network_seconds", "preparing_seconds")
-    )
+    network_seconds, preparing_seconds = _sum(lines, "network_seconds"), _sum(lines, "preparing_seconds")
     return Estimate(
         data=f"{dataset.name} ({dataset.split})",
         layout=dataset.layout,
@@ -102,10 +91,10 @@ def estimate(request: Request, progress: Report = silent, crops_per_second: floa
         other_rows=sum(row.claim is None for row in work.rows),
         no_verdict=() if request.on_sample else _no_verdict(dataset, work),
         networks=lines,
-        crop_equivalents=sum(line["crop_equivalents"] for line in lines),
-        views=sum(line["views"] for line in lines),
-        views_to_compute=sum(line["views_to_compute"] for line in lines),
-        seconds=sum(line["seconds"] for line in lines),
+        crop_equivalents=_sum(lines, "crop_equivalents"),
+        views=_sum(lines, "views"),
+        views_to_compute=_sum(lines, "views_to_compute"),
+        seconds=_sum(lines, "seconds"),
         speed=speed,
         missing=work.missing,
         network_seconds=network_seconds,
@@ -116,11 +105,37 @@ def estimate(request: Request, progress: Report = silent, crops_per_second: floa
         disk=disk,
         disk_bytes=sum(disk.values()),
         free_bytes=runs_parts.free_bytes(),
-        downloads={
-            each.weights.name: runs_parts.tensor_bytes(each.weights) for each in work.networks if _to_come(each.weights)
-        },
+        downloads=_downloads(work),
         public=runs_parts.downloads(work.missing),
     )
+
+
+def _speed(weights: Weights, setting: Setting, crops_per_second: float | None) -> tuple[float, str]:
+    """Multiply-accumulates a second of a network, and where that is from."""
+    if crops_per_second is not None:
+        words = f"{crops_per_second:,.1f} crops/s of {weights.network}, as given"
+        return crops_per_second * plan.crop_macs(weights), words
+    # Of a stand-in only the shapes are true, and any random network has those: its graph is kept for the next.
+    tried = weights if weights.path else random_weights(weights.network, batch_norm=weights.batch_norm, **weights.size)  # type: ignore[arg-type]
+    found = runs_parts.macs_per_second(tried, setting)
+    return found, f"{found / 1e9:.0f} billion multiply-accumulates/s in a trial of {weights.network}"
+
+
+def _prepared(work: plan.Plan, setting: Setting, dataset: Dataset) -> runs_parts.Preparing:
+    """A trial of preparing images for every pass of the plan."""
+    steps = tuple({step: None for network in work.networks for step, _ in network.passes})
+    crop_size = work.networks[0].weights.crop_size
+    return runs_parts.preparing(dataset, steps, crop_size, setting.choices, setting.decoder)
+
+
+def _sum(lines: Sequence[dict[str, Any]], key: str) -> Any:
+    return sum(line[key] for line in lines)
+
+
+def _downloads(work: plan.Plan) -> dict[str, int]:
+    """Of the plan's networks, the published files that are not here -> bytes."""
+    weights = [network.weights for network in work.networks]
+    return {each.name: runs_parts.tensor_bytes(each) for each in weights if _to_come(each)}
 
 
 def _to_come(weights: Weights) -> bool:

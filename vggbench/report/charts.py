@@ -54,45 +54,16 @@ def error_by_depth(rows: Sequence[Measured], here: str) -> Figure | None:
     """Table 3: top-1 error against the number of weight layers."""
     claims = [claim for claim in paper.claims() if claim.table == 3]
     networks = list(dict.fromkeys(claim.entries[0].network for claim in claims))
-    alone = {name for name in networks if sum(claim.entries[0].network == name for claim in claims) == 1}
-    points: list[dict[str, Any]] = []
-    for claim in claims:
-        entry = claim.entries[0]
-        aside = 0 if entry.network in alone else 0.13 * (TRAIN_SCALES.index(entry.train_scale) - 1)
-        place = networks.index(entry.network) + aside
-        base = {"place": place, "S": entry.train_scale, "first": True}
-        points.append({**base, "panel": PAPER, "error": claim.top1_error_percent})
-        for number, row in enumerate(for_claim(rows, claim)):
-            seen = {"error": row.top1.percent, "low": row.top1.low, "high": row.top1.high}
-            points.append({**base, **seen, "panel": HERE, "first": number == 0})
+    points = [point for claim in claims for point in _depth_points(claim, networks, claims, rows)]
     if not any(point["panel"] == HERE for point in points):
         return None
-    names = [[name, str(paper.depth(name))] for name in networks]
+    ticks = [[name, str(paper.depth(name))] for name in networks]
 
-    def panel(name: str, width: str) -> Any:
-        colour, shape = by("S:N", TRAIN_SCALES, _SERIES, _SHAPES)
-        axis = alt.Axis(values=list(range(len(names))), labelExpr=f"{json.dumps(names)}[datum.value]", grid=False)
-        scale = alt.Scale(domain=[-0.4, len(names) - 0.6], nice=False)
-        base = alt.Chart(alt.InlineData(values=[point for point in points if point["panel"] == name])).encode(
-            x=alt.X("place:Q", title="network, weight layers", axis=axis, scale=scale), color=colour
-        )
-        y: dict[str, Any] = {
-            "title": "top-1 error, %",
-            "scale": alt.Scale(zero=False, nice=False, padding=14),
-            "axis": alt.Axis(tickCount=5),
-        }
-        first = base.transform_filter("datum.first")
-        layers = [
-            first.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", **y), y2="high:Q"),
-            first.mark_line(strokeWidth=1.5, opacity=0.8).encode(y=alt.Y("error:Q", **y)),
-            base.transform_filter("!datum.first")
-            .mark_point(size=14, filled=True, opacity=0.8)
-            .encode(y=alt.Y("error:Q", **y)),
-            first.mark_point(size=70, filled=True, opacity=1).encode(y=alt.Y("error:Q", **y), shape=shape),
-        ]
-        shown = layers if name == HERE else [layers[1], layers[3]]
-        size: dict[str, Any] = {"width": 420 if width == WIDE else 268, "height": 230}
-        return alt.layer(*shown).properties(title=_panels(here)[name], **size)
+    def draw(width: str) -> Any:
+        panels = {name: [point for point in points if point["panel"] == name] for name in (PAPER, HERE)}
+        shown = [_depth_panel(panels[name], ticks, name == HERE, width) for name in panels]
+        titled = [chart.properties(title=_panels(here)[name]) for name, chart in zip(panels, shown, strict=True)]
+        return _side_by_side(width, titled)
 
     return figure(
         "chart-depth",
@@ -100,10 +71,50 @@ def error_by_depth(rows: Sequence[Measured], here: str) -> Figure | None:
         "Top-1 error of networks A to E in the paper and as measured here, by training scale. The two panels show "
         "different data: compare their shapes, not their heights. Bars: 95 % intervals over images; small dots: other "
         "training seeds.",
-        lambda width: _side_by_side(width, [panel(PAPER, width), panel(HERE, width)]),
+        draw,
         ("#table3", "Table 3"),
         _BY_TRAIN_SCALE,
     )
+
+
+def _depth_points(
+    claim: paper.Claim, networks: list[str], claims: Sequence[paper.Claim], rows: Sequence[Measured]
+) -> list[dict[str, Any]]:
+    """What the paper printed, and every record beside it; the training scales of a network stand side by side."""
+    entry = claim.entries[0]
+    alone = sum(other.entries[0].network == entry.network for other in claims) == 1
+    aside = 0 if alone else 0.13 * (TRAIN_SCALES.index(entry.train_scale) - 1)
+    base = {"place": networks.index(entry.network) + aside, "S": entry.train_scale, "first": True}
+    points = [{**base, "panel": PAPER, "error": claim.top1_error_percent}]
+    for number, row in enumerate(for_claim(rows, claim)):
+        seen = {"error": row.top1.percent, "low": row.top1.low, "high": row.top1.high}
+        points.append({**base, **seen, "panel": HERE, "first": number == 0})
+    return points
+
+
+def _depth_panel(points: list[dict[str, Any]], ticks: list[list[str]], intervals: bool, width: str) -> Any:
+    colour, shape = by("S:N", TRAIN_SCALES, _SERIES, _SHAPES)
+    axis = alt.Axis(values=list(range(len(ticks))), labelExpr=f"{json.dumps(ticks)}[datum.value]", grid=False)
+    scale = alt.Scale(domain=[-0.4, len(ticks) - 0.6], nice=False)
+    base = alt.Chart(alt.InlineData(values=points)).encode(
+        x=alt.X("place:Q", title="network, weight layers", axis=axis, scale=scale), color=colour
+    )
+    y: dict[str, Any] = {
+        "title": "top-1 error, %",
+        "scale": alt.Scale(zero=False, nice=False, padding=14),
+        "axis": alt.Axis(tickCount=5),
+    }
+    first = base.transform_filter("datum.first")
+    layers = [
+        first.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", **y), y2="high:Q"),
+        first.mark_line(strokeWidth=1.5, opacity=0.8).encode(y=alt.Y("error:Q", **y)),
+        base.transform_filter("!datum.first")
+        .mark_point(size=14, filled=True, opacity=0.8)
+        .encode(y=alt.Y("error:Q", **y)),
+        first.mark_point(size=70, filled=True, opacity=1).encode(y=alt.Y("error:Q", **y), shape=shape),
+    ]
+    size: dict[str, Any] = {"width": 420 if width == WIDE else 268, "height": 230}
+    return alt.layer(*(layers if intervals else [layers[1], layers[3]])).properties(**size)
 
 
 def single_and_multi_scale(rows: Sequence[Measured], here: str) -> Figure | None:
@@ -218,40 +229,37 @@ def forest(findings: Sequence[Finding]) -> Figure | None:
     ]
     if not points:
         return None
-    order = [str(point["name"]) for point in points]
-
-    def draw(width: str) -> Any:
-        styles = list(_VERDICTS.values())
-        colour, shape = by("verdict:N", list(_VERDICTS), [COLOURS[s[0]] for s in styles], [s[1] for s in styles])
-        axis = alt.Axis(ticks=False, domain=False, labelLimit=260 if width == WIDE else 130, labelColor=COLOURS["ink"])
-        y = alt.Y("name:N", sort=order, scale=alt.Scale(domain=order), title=None, axis=axis)
-        base = alt.Chart(alt.InlineData(values=points)).encode(y=y)
-        x: dict[str, Any] = {
-            "title": "effect in points of top-1 error, + as the paper says",
-            "axis": alt.Axis(tickCount=8),
-        }
-        x |= {} if width == WIDE else {"title": "effect, points", "axis": alt.Axis(tickCount=5)}
-        zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=COLOURS["muted"])
-        margin = base.transform_filter("datum.equality").mark_bar(size=18, color=COLOURS["line"], opacity=0.8)
-        layers = (
-            margin.encode(x=alt.X("from:Q", **x), x2="to:Q").transform_calculate(
-                **{"from": f"{-MARGIN_POINTS}", "to": f"{MARGIN_POINTS}"}
-            ),
-            zero.encode(x=alt.X("zero:Q", **x)),
-            base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", **x), x2="high:Q", color=colour),
-            base.mark_point(size=75, filled=True, opacity=1).encode(
-                x=alt.X("effect:Q", **x), color=colour, shape=shape
-            ),
-        )
-        return alt.layer(*layers).properties(width=720 if width == WIDE else 210, height=alt.Step(25))
-
     verdicts = tuple((colour, glyph, name) for name, (colour, _, glyph) in _VERDICTS.items())
     return figure(
         "chart-findings",
         "Effects of the paper's findings",
         "Effect of each finding in percentage points of top-1 error with its 95 % interval. Right of zero is the "
         "direction that the paper reports.",
-        draw,
+        lambda width: _effects(points, MARGIN_POINTS, width),
         ("#findings-table", "the table of findings"),
         (*verdicts, ("plain", "▬", f"margin of a claim of equality, ±{MARGIN_POINTS:g}")),
     )
+
+
+def _effects(points: list[dict[str, Any]], margin_points: float, width: str) -> Any:
+    """Findings downward; behind a claim of equality its margin."""
+    order, styles = [str(point["name"]) for point in points], list(_VERDICTS.values())
+    colour, shape = by("verdict:N", list(_VERDICTS), [COLOURS[s[0]] for s in styles], [s[1] for s in styles])
+    axis = alt.Axis(ticks=False, domain=False, labelLimit=260 if width == WIDE else 130, labelColor=COLOURS["ink"])
+    y = alt.Y("name:N", sort=order, scale=alt.Scale(domain=order), title=None, axis=axis)
+    base = alt.Chart(alt.InlineData(values=points)).encode(y=y)
+    title, ticks = (
+        ("effect in points of top-1 error, + as the paper says", 8) if width == WIDE else ("effect, points", 5)
+    )
+    x: dict[str, Any] = {"title": title, "axis": alt.Axis(tickCount=ticks)}
+    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=COLOURS["muted"])
+    margin = base.transform_filter("datum.equality").mark_bar(size=18, color=COLOURS["line"], opacity=0.8)
+    layers = (
+        margin.encode(x=alt.X("from:Q", **x), x2="to:Q").transform_calculate(
+            **{"from": f"{-margin_points}", "to": f"{margin_points}"}
+        ),
+        zero.encode(x=alt.X("zero:Q", **x)),
+        base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", **x), x2="high:Q", color=colour),
+        base.mark_point(size=75, filled=True, opacity=1).encode(x=alt.X("effect:Q", **x), color=colour, shape=shape),
+    )
+    return alt.layer(*layers).properties(width=720 if width == WIDE else 210, height=alt.Step(25))

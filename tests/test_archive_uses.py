@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import imagenet_layouts
 import numpy as np
+import page_fixtures
 import pytest
 
 from vgg_reference.weights import random_weights
@@ -55,7 +54,7 @@ def test_training_reads_the_same_pictures(pair):
 
 def test_pictures_of_the_page_and_shapes_of_the_plan_are_the_same(pair):
     cases = [{"id": image.id, "posterior": 0.5} for image in pair[0].images[:3]]
-    record = SimpleNamespace(hardest=cases, numerics=None)
+    record = page_fixtures.sample_records((0,), 24)[0].model_copy(update={"hardest": cases})
     one, two = (runs_thumbnails.thumbnails(dataset, [record], Choices()) for dataset in pair)
     assert len(one) == 3
     assert one == two

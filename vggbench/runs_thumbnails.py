@@ -10,21 +10,16 @@ from PIL import Image
 from vggbench.images import Dataset
 from vggbench.images.decode import BadImage, decode
 from vggbench.protocols import Choices
+from vggbench.report import hardest, numerics
 from vggbench.results import Record
 
-#: Cards on the page, and the longer side of their pictures in pixels.
-THUMBNAILS, FLIPPED, THUMBNAIL_PIXELS = 40, 24, 160
+#: The longer side.
+THUMBNAIL_PIXELS = 160
 
 
 def thumbnails(dataset: Dataset, records: Sequence[Record], choices: Choices) -> dict[str, bytes]:
-    """Image id -> a small JPEG, for the images that the records name as hardest or whose answer flipped."""
-    cases = sorted(
-        (case for record in records for case in record.hardest), key=lambda case: -float(case.get("posterior", 0.0))
-    )
-    hardest = list(dict.fromkeys(str(case["id"]) for case in cases))[:THUMBNAILS]
-    changed = [each for record in records if record.numerics for each in record.numerics.changed]
-    flipped = [each.id for each in changed if each.reference_class != each.variant_class]
-    wanted = list(dict.fromkeys([*hardest, *flipped[:FLIPPED]]))
+    """Image id -> a small JPEG, of every image that a page of these records shows."""
+    wanted = dict.fromkeys([*hardest.ids(records), *numerics.flipped_ids(records)])
     paths = {image.id: image.path for image in dataset.images}
     found = {}
     for name in wanted:

@@ -121,25 +121,41 @@ def with_layers(group: Group) -> list[VariantRow]:
     return [row for row in group.rows if row.numerics.layers]
 
 
-def flipped(group: Group, dataset: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> list[dict[str, Any]]:
-    """The images whose answer another precision changed, those that most variants flipped first."""
+def flipped_ids(records: Sequence[Record]) -> list[str]:
+    """The images that a page of these records shows, for whoever makes their thumbnails."""
+    return list(dict.fromkeys(case["id"] for group in groups(records) for case in _flipped_cases(group)))
+
+
+def _flipped_cases(group: Group) -> list[dict[str, Any]]:
+    """The images whose answer a variant changed, those that most variants flipped first."""
     cases: dict[str, dict[str, Any]] = {}
     for row in group.rows:
         for each in row.numerics.changed:
             if each.reference_class != each.variant_class:
-                case = cases.setdefault(each.id, {"id": each.id, "first": each, "answers": {}, "count": 0})
-                answer = {"class": class_name(each.variant_class, dataset), "kind": _kind(each), "variants": []}
-                case["answers"].setdefault(each.variant_class, answer)["variants"].append((row, each.drift))
-                case["count"] += 1
-    chosen = sorted(cases.values(), key=lambda case: (-case["count"], case["first"].margin))[:FLIPPED]
-    for case in chosen:
-        first = case["first"]
-        case["label"] = class_name(first.label, dataset) if first.label >= 0 else "unknown"
-        case["reference"] = class_name(first.reference_class, dataset)
-        case["margin"] = first.margin
-        case["answers"] = list(case["answers"].values())
-        case["src"] = embedded(thumbnails.get(case["id"]))
-    return chosen
+                case = cases.setdefault(each.id, {"id": each.id, "first": each, "flips": []})
+                case["flips"].append((row, each))
+    return sorted(cases.values(), key=lambda case: (-len(case["flips"]), case["first"].margin))[:FLIPPED]
+
+
+def flipped(group: Group, dataset: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """Their cards: the answer before, and every other answer with the variants that gave it."""
+    shown = []
+    for case in _flipped_cases(group):
+        first, answers = case["first"], dict[int, dict[str, Any]]()
+        for row, each in case["flips"]:
+            answer = {"class": class_name(each.variant_class, dataset), "kind": _kind(each), "variants": []}
+            answers.setdefault(each.variant_class, answer)["variants"].append((row, each.drift))
+        shown.append(
+            {
+                "id": case["id"],
+                "label": class_name(first.label, dataset) if first.label >= 0 else "unknown",
+                "reference": class_name(first.reference_class, dataset),
+                "margin": first.margin,
+                "answers": list(answers.values()),
+                "src": embedded(thumbnails.get(case["id"])),
+            }
+        )
+    return shown
 
 
 def _kind(image: ImageDrift) -> str:

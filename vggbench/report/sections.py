@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vggbench import paper
-from vggbench.report import ReportContext, anchors, charts, engine_layers, numerics, raw, tables
+from vggbench.report import ReportContext, anchors, charts, engine_layers, hardest, numerics, raw, tables
 from vggbench.report.precision import EXPECTED_POINTS, missed, precision_rows, what_ran
-from vggbench.report.rows import Measured, class_count, class_name, embedded, is_imagenet, measured
+from vggbench.report.rows import Measured, class_count, is_imagenet, measured
 from vggbench.report.speed import peak_rows, speed_rows
 from vggbench.results import Record, main_precision, precision_of
 
 if TYPE_CHECKING:
     from vggbench.findings import Finding
-
-#: Cards in the gallery of hardest cases.
-HARDEST = 12
 
 
 @dataclass(frozen=True)
@@ -151,28 +148,6 @@ def quoted(given: Inputs) -> dict[str, Any]:
     return {"tables": tables.quoted_tables()}
 
 
-def hardest(given: Inputs) -> dict[str, Any] | None:
-    """Images that are among the hardest of most records; each with the record that is furthest off."""
-    cases: dict[str, dict[str, Any]] = {}
-    rows = [row for row in given.rows if row.record.hardest]
-    for row in rows:
-        for case in row.record.hardest:
-            image, truth = str(case.get("id", "")), float(case.get("true_posterior", 0.0))
-            known = cases.setdefault(image, {"id": image, "truth": truth, "case": case, "row": row, "count": 0})
-            known["count"] += 1
-            if truth < known["truth"]:
-                known |= {"truth": truth, "case": case, "row": row}
-    chosen = sorted(cases.values(), key=lambda case: (-case["count"], case["truth"], case["id"]))[:HARDEST]
-    for case in chosen:
-        worst = case["case"]
-        case["label"], case["answer"] = (
-            class_name(worst.get(key), given.context.dataset) for key in ("label", "answer")
-        )
-        case["posterior"] = float(worst.get("posterior", 0.0))
-        case["src"] = embedded(given.context.thumbnails.get(case["id"]))
-    return {"cases": chosen, "records": len(rows)} if chosen else None
-
-
 def method(given: Inputs) -> dict[str, Any]:
     """Open choices with their values and how many records took each, data, skipped images, environment."""
     choices: dict[str, Counter[str]] = {}
@@ -216,7 +191,7 @@ SECTIONS = (
     ("engine-layers", "What each layer ran in", engine_layers.section),
     ("others", "Other measurements", others),
     ("networks", "Tables 1 and 2: the networks", networks),
-    ("hardest", "Hardest images", hardest),
+    ("hardest", "Hardest images", hardest.section),
     ("quoted", "Tables 7 to 12: quoted", quoted),
     ("method", "How this was measured", method),
     ("records", "Records", raw.section),

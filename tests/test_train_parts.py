@@ -133,6 +133,17 @@ def test_a_checkpoint_from_before_there_were_parts_goes_on_as_one_part(images, t
     assert loop.train(TINY, images, images, tmp_path / "old").digest == whole.digest
 
 
+def test_workers_that_cannot_share_the_parts_of_a_begun_run_are_told_how_many_can(images, tmp_path):
+    loop.train(TINY, images, images, tmp_path, stop_after_batches=1)
+    assert runs_train._parts(None, tmp_path, ALONE) == 1
+    with pytest.raises(
+        UsageError, match=r"begun with batches in 1 part, which 2 workers cannot share alike\."
+    ) as raised:
+        runs_train._parts(None, tmp_path, Group(0, 2, 2))
+    assert "\n" not in str(raised.value)
+    assert runs_train._parts(None, tmp_path / "new", Group(0, 2, 2)) == 2
+
+
 def test_weights_say_how_many_parts_and_threads_made_them(images, tmp_path):
     recipe = dataclasses.replace(TINY, parts=2)
     loop.train(recipe, images, images, tmp_path, stop_after_batches=4)

@@ -41,15 +41,16 @@ def save(out: Path, identity: dict[str, Any], model: VGG, optimizer: torch.optim
     temporary = out / f".checkpoint.{os.getpid()}.tmp"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        torch.save(
-            {
-                "identity": identity,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "state": dataclasses.asdict(state),
-            },
-            temporary,
-        )
+        found = {
+            "identity": identity,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "state": dataclasses.asdict(state),
+        }
+        with open(temporary, "wb") as file:
+            torch.save(found, file)
+            file.flush()
+            os.fsync(file.fileno())  # it replaces the one before, which a power failure must not take too
         os.replace(temporary, out / "checkpoint.pt")
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)

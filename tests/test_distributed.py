@@ -121,6 +121,18 @@ def test_workers_without_a_common_cache_are_told_so(tmp_path, monkeypatch):
     assert "one VGGBENCH_CACHE on a folder that they share" in errors[0][1]
 
 
+def test_two_workers_take_the_time_of_the_slower_and_work_in_that_of_both(tmp_path, with_fake):
+    dataset, store = make_dataset(tmp_path / "images", 70), torch.distributed.HashStore()
+
+    def worker(rank: int):
+        options = {"backend": "fake", "device": "cpu", "cache_root": tmp_path / "cache"}
+        return run_passes_together(dataset, WEIGHTS, [CENTER], group=Group(rank, 2, 2, store), **options)
+
+    counts = in_threads(worker, 2)[0].counts
+    assert 0 < counts.seconds < counts.stages["total"]
+    assert counts.views_per_second == counts.computed_views / counts.seconds
+
+
 def test_one_process_alone_gives_what_run_passes_gives(tmp_path, monkeypatch):
     monkeypatch.setitem(backends.BACKENDS, "fake", "vggbench.backends.fake")
     dataset = make_dataset(tmp_path / "images", 40)

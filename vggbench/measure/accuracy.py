@@ -20,7 +20,7 @@ from vggbench.images import Bad, Dataset, check_on_bad
 from vggbench.images.decode import decoder_name
 from vggbench.measure import shards
 from vggbench.measure.pipeline import DecodedImages, compute, default_workers, trim_memory
-from vggbench.measure.stages import Stages
+from vggbench.measure.stages import Stages, total
 from vggbench.measure.stored import How, Job, Options, StoredPass, open_passes, settle
 from vggbench.protocols import Choices, Pass, check_choices
 from vggbench.ranges import Quantization
@@ -42,9 +42,10 @@ TRIM_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Counts:
-    """What a run took, in image-passes: one image in one pass. seconds: of the loop, without opening sessions.
+    """What a run took, in image-passes: one image in one pass. seconds: of the loop, without opening sessions; the
+    slowest of several processes.
 
-    stages: seconds by stage over all threads, see measure.stages.
+    stages: seconds by stage over all threads and processes, see measure.stages.
     """
 
     cached: int
@@ -105,7 +106,7 @@ def run_passes(
     jobs = [job for each in opened for job in each.missing()]
     stages = Stages()
     run_jobs(dataset, weights, how, opened, jobs, stages, threads, workers, decoded, on_bad, progress)
-    return results_of(dataset, weights, how, opened, stages.seconds())
+    return results_of(dataset, weights, how, opened, [stages.seconds()])
 
 
 def run_jobs(
@@ -245,9 +246,9 @@ def _bad_image(dataset: Dataset, index: int, why: str) -> DataError:
 
 
 def results_of(
-    dataset: Dataset, weights: Weights, how: How, opened: list[StoredPass], stages: dict[str, float]
+    dataset: Dataset, weights: Weights, how: How, opened: list[StoredPass], taken: Sequence[Mapping[str, float]]
 ) -> PassResults:
-    """Once nothing is missing."""
+    """Once nothing is missing. taken: seconds by stage of each process."""
     images = len(dataset.images)
     bad = _bad(opened)
     kept = np.array([index for index in range(images) if index not in bad], np.int64)
@@ -255,8 +256,8 @@ def results_of(
         cached=sum(each.images_held() for each in opened),
         computed=sum(images - each.images_held() for each in opened),
         computed_views=sum((images - each.images_held()) * each.step.views for each in opened),
-        seconds=stages.get("total", 0.0),
-        stages=stages,
+        seconds=max(each.get("total", 0.0) for each in taken),
+        stages=total(taken),
     )
     return PassResults(
         weights=weights,

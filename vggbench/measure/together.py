@@ -63,7 +63,7 @@ def run_passes_together(
         each.take_up(weights.num_classes)
     check_whole(dataset, opened, [_jobs(opened, part["jobs"]) for part in done])
     refuse_bad(dataset, opened, on_bad)
-    return results_of(dataset, weights, how, opened, stages.total(part["stages"] for part in done))
+    return results_of(dataset, weights, how, opened, [part["stages"] for part in done])
 
 
 def deal(jobs: Sequence[Job], workers: int, crop_size: int) -> list[list[Job]]:

@@ -48,6 +48,35 @@ def test_rounds_drawn_together_find_what_a_drift_hides(power):
     assert together > 0.95
 
 
+def in_turn(power, noise, count, seed=0):
+    """Records of BASE and HEAD that `ab` took in so many rounds."""
+    base, head = noise.seconds(np.random.default_rng(seed), count)
+    return [
+        power.record(row, number).model_copy(update={"conditions": {"ab_side": side, "ab_round": number}})
+        for side, rows in (("base", base), ("head", head))
+        for number, row in enumerate(rows)
+    ]
+
+
+def test_noise_of_rounds_is_told_apart_from_what_they_share(power):
+    found = power.estimate(in_turn(power, power.Noise(process_cv=0.01, within_cv=0.02, round_cv=0.1), 80))
+    assert found.process_cv == pytest.approx(0.01, rel=0.35)
+    assert found.round_cv == pytest.approx(0.1, rel=0.25)
+
+
+def test_gates_on_recorded_rounds_raise_no_false_alarm_and_find_a_slowdown_beneath_a_drift(power):
+    rounds = power.rounds_of(in_turn(power, power.Noise(process_cv=0.01, round_cv=0.15), 30))
+    assert len(rounds) == 30
+    assert power.recorded_rounds(rounds, 60, 7).get("regressed", 0) <= 1
+    assert power.recorded_rounds(rounds, 60, 7, slowdown=0.1)["regressed"] >= 57
+
+
+def test_every_interval_for_rounds_is_near_the_one_taken_where_noise_is_normal(power):
+    found = power.methods(power.Noise(process_cv=0.01), 60, 7, interleaved=True)
+    assert len(found) == 4
+    assert all(share > 0.9 for _, share in found.values())
+
+
 def test_noise_is_estimated_from_records(power):
     noise = power.Noise(process_cv=0.02, within_cv=0.05, autocorrelation=0.7, calls=400)
     base, _ = noise.seconds(np.random.default_rng(0), 60)

@@ -13,6 +13,7 @@ from vggbench.gate_statistics import (
     changed_answers,
     mean_change,
     processes_to_decide,
+    ratio_in_rounds,
     ratio_of_medians,
 )
 from vggbench.results import Record
@@ -117,9 +118,9 @@ def _latency(pair: Pair, limits: Limits, confidence: float) -> list[Row]:
     per_image = len({record.workload.batch for record in (*pair.base, *pair.head)}) > 1
     base, head, rounds = _process_medians(pair, per_image)
     counts = (len(base), len(head))
-    found = ratio_of_medians(base, head, confidence, rounds)
+    found = (ratio_in_rounds if rounds else ratio_of_medians)(base, head, confidence)
     verdict, reason = _judge_time(found, limits, counts)
-    change = median(head) / median(base) - 1
+    change = (found.value if found else median(head) / median(base)) - 1
     return [
         Row(
             pair.name,

@@ -3,7 +3,8 @@
 Noise has three parts. process_cv: how far the medians of fresh processes lie apart (where memory came to lie, which
 core, what the machine did meanwhile). within_cv and autocorrelation: how calls of one process scatter, and how much a
 call resembles the one before it; they matter little, since only a process' median is used. round_cv: a drift of the
-machine that base and head share where they are run in turn. Real figures come from records: --from RECORDS.jsonl.
+machine that base and head share where they are run in turn. Real figures come from records: --from RECORDS.jsonl; of
+gates between equal sides, as gate_real.py writes them, whole rounds are drawn.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from scipy import signal, stats
 
 from vggbench.gate import Limits, compare
 from vggbench.gate_pairs import name_of
-from vggbench.gate_statistics import ratio_of_medians
+from vggbench.gate_statistics import ratio_in_rounds, ratio_of_medians
 from vggbench.results import NetworkRun, Record, Samples, Workload, read_records
 
 TOLERANCE, SLOWDOWN = 0.05, 0.10
@@ -77,7 +78,7 @@ def lower_bounds(noise: Noise, count: int, processes: int, interleaved: bool = T
     found = []
     for _ in range(count):
         base, head = (np.median(side, axis=1) for side in noise.seconds(random, processes))
-        found.append(math.log(ratio_of_medians(base, head, 0.95, interleaved).low))
+        found.append(math.log((ratio_in_rounds if interleaved else ratio_of_medians)(base, head, 0.95).low))
     return np.array(found)
 
 
@@ -92,7 +93,7 @@ def smallest_found(bounds: np.ndarray, share: float = 0.9) -> float:
 
 
 def other_intervals(base: np.ndarray, head: np.ndarray) -> dict[str, float]:
-    """Lower 97.5 % bounds of log ratios by methods that were not taken."""
+    """Lower 97.5 % bounds of log ratios by methods that were not taken for processes apart."""
     a, b = np.log(base), np.log(head)
     differences = np.sort((b[:, None] - a[None, :]).ravel())
     n = len(a)
@@ -109,7 +110,27 @@ def other_intervals(base: np.ndarray, head: np.ndarray) -> dict[str, float]:
     }
 
 
-def methods(noise: Noise, count: int, processes: int, outliers: float = 0.0) -> dict[str, tuple[float, float]]:
+def other_intervals_in_rounds(base: np.ndarray, head: np.ndarray) -> dict[str, float]:
+    """The same of rounds: intervals of the mean, the median and the pseudo-median of the rounds' log ratios."""
+    moved = np.log(head) - np.log(base)
+    count = len(moved)
+    first, second = np.triu_indices(count)
+    walsh = np.sort((moved[first] + moved[second]) / 2)
+    signed_ranks = np.array([1.0])
+    for rank in range(1, count + 1):  # how often each sum of signed ranks comes, over all 2^count signs
+        signed_ranks = np.concatenate([signed_ranks, np.zeros(rank)]) + np.concatenate([np.zeros(rank), signed_ranks])
+    place = int(np.searchsorted(np.cumsum(signed_ranks) / 2**count, 0.025, side="right"))
+    drawn = np.median(moved[np.random.default_rng(0).integers(0, count, (1999, count))], axis=1)
+    return {
+        "Student's t of the mean": stats.ttest_1samp(moved, 0.0).confidence_interval(0.95).low,
+        "Wilcoxon's signed ranks": float(walsh[max(place - 1, 0)]),
+        "percentile bootstrap of the median": float(np.quantile(drawn, 0.025)),
+    }
+
+
+def methods(
+    noise: Noise, count: int, processes: int, outliers: float = 0.0, interleaved: bool = False
+) -> dict[str, tuple[float, float]]:
     """Method -> (share of intervals above the truth, power at SLOWDOWN). outliers: share of disturbed processes."""
     random = np.random.default_rng(0)
     bounds: dict[str, list[float]] = {}
@@ -119,9 +140,13 @@ def methods(noise: Noise, count: int, processes: int, outliers: float = 0.0) -> 
             side * np.exp((random.random(processes) < outliers) * random.exponential(0.2, processes))
             for side in (base, head)
         )
-        taken = ratio_of_medians(base, head, 0.95)
-        bounds.setdefault("percentile bootstrap of medians (taken)", []).append(math.log(taken.low))
-        for name, low in other_intervals(base, head).items():
+        if interleaved:
+            taken, name = ratio_in_rounds(base, head, 0.95), "interpolated order statistics (taken)"
+        else:
+            taken, name = ratio_of_medians(base, head, 0.95), "percentile bootstrap of medians (taken)"
+        bounds.setdefault(name, []).append(math.log(taken.low))
+        others = (other_intervals_in_rounds if interleaved else other_intervals)(base, head)
+        for name, low in others.items():
             bounds.setdefault(name, []).append(low)
     return {
         name: (float(np.mean(np.array(lows) > 0)), power(np.array(lows), SLOWDOWN))
@@ -130,8 +155,37 @@ def methods(noise: Noise, count: int, processes: int, outliers: float = 0.0) -> 
     }
 
 
+def rounds_of(records: list[Record]) -> list[tuple[Record, Record]]:
+    """The rounds of `ab` among records, BASE and HEAD of each; none where they were not taken in turn."""
+    sides = [[each for each in records if each.conditions.get("ab_side") == side] for side in ("base", "head")]
+    places = [[each.conditions["ab_round"] for each in side] for side in sides]
+    if places[0] != places[1]:
+        raise SystemExit("BASE and HEAD do not stand in the same rounds: give whole gates of gate_real.py --same.")
+    return list(zip(*sides, strict=True))
+
+
+def recorded_rounds(
+    rounds: list[tuple[Record, Record]], count: int, number: int, slowdown: float = 0.0
+) -> dict[str, int]:
+    """Gates of so many rounds drawn from recorded ones in which nothing was changed, HEAD then made slower."""
+    random = np.random.default_rng(0)
+    found: dict[str, int] = {}
+    for _ in range(count):
+        drawn = random.choice(len(rounds), number, replace=len(rounds) < number)
+        sides = [
+            [
+                record(np.asarray(rounds[place][side].samples.values) * (1 + slowdown * side), turn)
+                for turn, place in enumerate(drawn)
+            ]
+            for side in (0, 1)
+        ]
+        verdict = compare(*sides, limits=Limits(tolerance=TOLERANCE)).verdict
+        found[verdict] = found.get(verdict, 0) + 1
+    return found
+
+
 def estimate(records: list[Record]) -> Noise:
-    """The noise of one row's processes; those that `ab` ran in turn also tell what the rounds shared."""
+    """The noise of one row's processes; of those that `ab` ran in turn also what the rounds shared."""
     logs = [np.log(np.asarray(each.samples.values, float)) for each in records]
     correlation = float(np.mean([np.corrcoef(log[:-1], log[1:])[0, 1] for log in logs if len(log) > 3]))
     within = float(np.sqrt(np.mean([log.var(ddof=1) for log in logs])))
@@ -139,8 +193,14 @@ def estimate(records: list[Record]) -> Noise:
     correlation = min(max(correlation, 0.0), 0.99)
     # The median of calls that resemble each other scatters by itself: pi/2 over the effective number of calls.
     of_median = within**2 * math.pi / 2 * (1 + correlation) / (1 - correlation) / calls
-    between = float(np.var([np.median(log) for log in logs], ddof=1))
-    return Noise(math.sqrt(max(between - of_median, 0.0)), within, correlation, 0.0, calls)
+    rounds = rounds_of(records)
+    if not rounds:
+        between = float(np.var([np.median(log) for log in logs], ddof=1))
+        return Noise(math.sqrt(max(between - of_median, 0.0)), within, correlation, 0.0, calls)
+    medians = np.log([[np.median(each.samples.values) for each in both] for both in rounds])
+    apart = float(np.mean((medians[:, 1] - medians[:, 0]) ** 2) / 2)
+    shared = float(medians.mean(axis=1).var(ddof=1)) - apart / 2
+    return Noise(math.sqrt(apart), within, correlation, math.sqrt(max(shared, 0.0)), calls)
 
 
 def recorded_gates(records: list[Record], count: int, processes: int, slowdown: float = 0.0) -> dict[str, int]:
@@ -182,9 +242,14 @@ def main(arguments: list[str]) -> None:
             if len(records) > 1:
                 noise = estimate(records)
                 print(f"## {name}: {len(records)} processes\n\n{describe(noise)}\n")
+                rounds = rounds_of(records)
                 for slowdown in (0.0, SLOWDOWN):
-                    verdicts = recorded_gates(records, asked.gates, 7, slowdown)
-                    print(f"{asked.gates} gates on the recorded calls, {100 * slowdown:g} % slower: {verdicts}\n")
+                    if rounds:
+                        verdicts = recorded_rounds(rounds, asked.gates, 7, slowdown)
+                    else:
+                        verdicts = recorded_gates(records, asked.gates, 7, slowdown)
+                    what = "rounds" if rounds else "calls"
+                    print(f"{asked.gates} gates on the recorded {what}, {100 * slowdown:g} % slower: {verdicts}\n")
                 print(report([noise], asked.gates))
         return
     print(report([Noise(process_cv=cv) for cv in (0.005, 0.01, 0.015, 0.02, 0.03, 0.05)], asked.gates))
@@ -195,16 +260,23 @@ def main(arguments: list[str]) -> None:
         f"{power(apart, SLOWDOWN):.0%} of gates taken apart, in {power(turned, SLOWDOWN):.0%} with paired rounds."
     )
     if asked.methods:
-        for what, outliers in (("normal", 0.0), ("a tenth of the processes disturbed by 20 %", 0.1)):
-            print(f"\n| interval, 7 processes, 2 % apart, {what} | above the truth | power at 10 % |\n|---|---:|---:|")
-            for name, (wrong, found) in methods(Noise(process_cv=0.02), asked.gates, 7, outliers).items():
-                print(f"| {name} | {wrong:.1%} | {found:.0%} |")
+        for interleaved in (False, True):
+            taken_how = "in rounds" if interleaved else "apart"
+            for what, outliers in (("normal", 0.0), ("a tenth of the processes disturbed by 20 %", 0.1)):
+                print(
+                    f"\n| interval, 7 processes {taken_how}, 2 % apart, {what} | above the truth | power at 10 % |"
+                    "\n|---|---:|---:|"
+                )
+                found = methods(Noise(process_cv=0.02), asked.gates, 7, outliers, interleaved)
+                for name, (wrong, share) in found.items():
+                    print(f"| {name} | {wrong:.1%} | {share:.0%} |")
 
 
 def describe(noise: Noise) -> str:
     return (
         f"process CV {noise.process_cv:.2%}, within a process {noise.within_cv:.2%}, autocorrelation "
         f"{noise.autocorrelation:.2f}, {noise.calls} calls"
+        + (f"; rounds {noise.round_cv:.1%} apart, which base and head share" if noise.round_cv else "")
     )
 
 

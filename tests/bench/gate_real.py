@@ -2,7 +2,7 @@
 
 python tests/bench/gate_real.py --network fake|A|D [--same 20] [--slowed 10] [--slower 10] [--out DIR]
 Every gate is a whole `vggbench ab`: fresh processes in turn, 7 a side. Interrupted, the same command goes on.
-All records are put into DIR/records.jsonl, for: python tests/bench/gate_power.py --from DIR/records.jsonl
+Those of equal sides are put into DIR/records.jsonl, for: python tests/bench/gate_power.py --from DIR/records.jsonl
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--processes", type=int, default=7)
     parser.add_argument("--min-seconds", type=float, default=0.5)
     parser.add_argument("--tolerance", type=float, default=5.0, help="percent")
+    parser.add_argument("--whole-runs", action="store_true", help="as `vggbench ab --whole-runs --plain-pages`")
     parser.add_argument("--out", type=Path, default=Path("out/gate-real"))
     asked = parser.parse_args(arguments)
     base = [sys.executable, str(SCRIPT), "--network", asked.network, "--min-seconds", str(asked.min_seconds)]
@@ -40,10 +41,13 @@ def main(arguments: list[str]) -> int:
         for number in range(1, count + 1):
             out = asked.out / f"{kind}-{number:02d}"
             limits = Limits(tolerance=asked.tolerance / 100, processes=min(7, max(2, asked.processes)))
-            done = ab(shlex.join(base), shlex.join(head), out, asked.processes, limits=limits)
+            done = ab(
+                shlex.join(base), shlex.join(head), out, asked.processes,
+                turns=not asked.whole_runs, pages=not asked.whole_runs, limits=limits,
+            )  # fmt: skip
             (row,) = done.comparison.rows
             verdicts[kind][row.verdict] += 1
-            records += read_records(done.base)
+            records += [*read_records(done.base), *read_records(done.head)] if kind == "same" else []
             interval = f"{row.low:+.1%} to {row.high:+.1%}"
             print(f"| {kind} {number} | {row.change:+.1%} | {interval} | {row.verdict} |", flush=True)
     write_records(asked.out / "records.jsonl", records)

@@ -174,6 +174,14 @@ def test_a_mutated_file_is_converted_or_refused_in_one_line(tmp_path, container)
     assert refused == 150
 
 
+def test_a_file_that_says_all_of_itself_is_not_converted_again(tmp_path, states):
+    path = write(tmp_path / "d.caffemodel", "caffemodel1", states("D"), "D")
+    weights_convert.convert(path, tmp_path / "d.safetensors")
+    with pytest.raises(UsageError, match=r"d\.safetensors: says all of itself already"):
+        weights_convert.convert(tmp_path / "d.safetensors", tmp_path / "out.safetensors", preprocess="torchvision")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
 def test_a_misspelled_tensor_is_refused(tmp_path, states):
     state = dict(states("A"))
     state["features.0.wEight"] = state.pop("features.0.weight")

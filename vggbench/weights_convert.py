@@ -57,6 +57,8 @@ def convert(
     if out.exists() and path.exists() and out.samefile(path):
         raise UsageError(f"{out}: is the file to convert. Name another --out.")
     kind, tensors = weights_formats.read(path)
+    if kind == "safetensors" and weights_formats.says_all(path):
+        raise UsageError(f"{path}: says all of itself already, as converted and trained files do. Use it as it is.")
     digests = file_digests(path, progress)
     known = paper_models.identify(digests)
     preprocess = preprocess or (known.preprocess if known else _USUAL.get(kind))

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vgg_reference.caffe import BadCaffemodel, read_caffemodel
+from vgg_reference.weights import METADATA_KEY
 from vggbench.errors import BackendUnavailable, WeightsError
 
 #: VGG's largest file has 0.6 GB. Also of what a compressed file unfolds to.
@@ -86,6 +87,12 @@ def _safetensors(path: Path) -> Tensors:
             return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a safetensors file ({error}).") from error
+
+
+def says_all(path: Path) -> bool:
+    """Whether a safetensors file has this project's metadata, which a conversion would replace by guesses."""
+    with safe_open(path, framework="pt") as file:
+        return METADATA_KEY in (file.metadata() or {})
 
 
 def _pth(path: Path) -> Tensors:

@@ -7,6 +7,7 @@ import torchrun
 from typer.testing import CliRunner
 
 from vggbench.cli import app
+from vggbench.train import loop
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 TINY = ["--network=A", "--width=0.015625", "--crop-size=32", "--epochs=1", "--initialization=he", "--threads=1"]
@@ -46,6 +47,18 @@ def test_what_no_run_can_do_is_one_line_and_nothing_is_written(folder, tmp_path,
 @pytest.mark.parametrize("option", ["--threads=0", "--workers=-1", "--images=0"])
 def test_counts_below_their_least_are_refused(folder, tmp_path, option):
     assert train(folder, tmp_path / "out", option).exit_code == 2
+
+
+def test_ctrl_c_says_where_it_goes_on(folder, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "train", interrupted)
+    result = train(folder, tmp_path / "out", "--batch=4")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1].startswith(
+        "vggbench: Interrupted. The same command goes on from the last che"
+    )
 
 
 def test_the_command_trains_and_says_where_the_weights_are(folder, tmp_path):

@@ -152,3 +152,12 @@ def test_huge_pages_are_not_asked_for_where_there_are_none_or_the_user_chose(gli
 def test_a_record_names_what_was_asked_of_the_c_library(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     assert environment.environment()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+
+
+def test_added_variables_are_taken_back_and_the_users_own_put_back(monkeypatch):
+    monkeypatch.setenv("MADE_UP", "mine")
+    monkeypatch.delenv("MADE_UP_TOO", raising=False)
+    with environment.variables({"MADE_UP": "a", "MADE_UP_TOO": "b"}):
+        assert (os.environ["MADE_UP"], os.environ["MADE_UP_TOO"]) == ("a", "b")
+    assert os.environ["MADE_UP"] == "mine"
+    assert "MADE_UP_TOO" not in os.environ

@@ -71,6 +71,18 @@ def but(**changes):
 # Order, deaths
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_huge_pages_are_asked_for_in_the_fresh_processes_only_and_their_want_is_said(here, monkeypatch, there):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    asked = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} if there else {}
+    monkeypatch.setattr(runs_latency.environment, "huge_pages", lambda variables: asked)
+    timing = timed(but(huge_pages=True))
+    assert [record.environment.get("GLIBC_TUNABLES") for record in timing.records] == [asked.get("GLIBC_TUNABLES")] * 3
+    assert ("Huge pages" in " ".join(timing.notes)) is not there
+    assert "GLIBC_TUNABLES" not in os.environ
+    assert timed().records[0].environment.get("GLIBC_TUNABLES") is None
+
+
 def test_processes_run_in_turn_over_the_variants_and_keep_every_value(here, tmp_path):
     out = tmp_path / "a.jsonl"
     request = but(backends=("pytorch", "onnxruntime"), batches=(1, 2), processes=3)

@@ -157,9 +157,7 @@ def ab(
     turns: Annotated[
         bool, typer.Option("--turns/--whole-runs", help="Slices of both at once in turn, or a run after the other.")
     ] = True,
-    pages: Annotated[
-        bool, typer.Option("--huge-pages/--plain-pages", help="Memory in pages of 2 MiB, or as the system gives it.")
-    ] = True,
+    huge_pages: Annotated[bool, typer.Option(help="Memory in pages of 2 MiB where the system has them.")] = True,
     across: Across = None,
     tolerance: Tolerance = TOLERANCE_PERCENT,
     html: Html = None,
@@ -182,7 +180,15 @@ def ab(
     def run() -> Comparison:
         with progress.shown(quiet or json) as shown:
             done = runs_ab.ab(
-                base, head, out, processes, turns=turns, pages=pages, limits=limits, across=across or (), progress=shown
+                base,
+                head,
+                out,
+                processes,
+                turns=turns,
+                pages=huge_pages,
+                limits=limits,
+                across=across or (),
+                progress=shown,
             )
         return done.comparison
 

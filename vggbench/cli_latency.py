@@ -53,6 +53,9 @@ def latency(
     peak: Annotated[
         bool, typer.Option(help="Also measure this machine's own peak, in the same run.", rich_help_panel=_RUN)
     ] = True,
+    huge_pages: Annotated[
+        bool, typer.Option(help="Memory in pages of 2 MiB, as in `ab`: steadier.", rich_help_panel=_RUN)
+    ] = False,
     calibration: Annotated[
         Path | None, typer.Option(help="Ranges for int8 and fp8 (default: of 16 sample images).", metavar="FILE")
     ] = None,
@@ -105,6 +108,7 @@ def latency(
         calibration=calibration,
         peak=peak,
         mode=mode,
+        huge_pages=huge_pages,
     )
     if peers:
         request = cli_gpu.with_peers(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ BATCHES = {"latency": (1,), "throughput": (8,)}
 PROCESSES = 3
 #: A process measures a batch at least so long: with three processes VGG-16 then takes under a minute on two cores.
 PROCESS_SECONDS = 2.0
+NO_HUGE_PAGES = "Huge pages are not to be had: they need glibc from 2.35 on and transparent huge pages in the kernel."
 #: The product of a peak found in the first round is timed so long in each round.
 PEAK_SECONDS = 1.0
 
@@ -42,7 +44,8 @@ class Request:
 
     batches: empty takes the scenario's. max_seconds: where the median is not settled by then; None: twice the least.
     mode: of a GPU's calls, None leaves it to each session. pairs: (precision, backend) in place of precisions x
-    backends; those that cannot run here are left out and named.
+    backends; those that cannot run here are left out and named. huge_pages: of the fresh processes' memory, where the
+    system has them (environment.huge_pages).
     """
 
     network: str = "D"
@@ -62,6 +65,7 @@ class Request:
     peak: bool = True
     mode: Mode | None = None
     pairs: tuple[tuple[str, str], ...] = ()
+    huge_pages: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,15 @@ def latency(
     Every finished process is kept beside ``out`` (or in the cache) until the whole run is there, and not run again.
     work: what a fresh process does, time_variant if None.
     """
-    plan = plan_of(request, progress)
+    pages = environment.huge_pages(os.environ) if request.huge_pages else {}
+    with environment.variables(pages):
+        timing = _timed(plan_of(request, progress), out, progress, work or time_variant)
+    if request.huge_pages and not pages and "GLIBC_TUNABLES" not in os.environ:
+        return dataclasses.replace(timing, notes=(*timing.notes, NO_HUGE_PAGES))
+    return timing
+
+
+def _timed(plan: Plan, out: Path | None, progress: Report, work: Callable[[Task], list[Record]]) -> Timing:
     kept = keep(plan.key, out)
     here = environment.environment()
     steps = _steps(plan)
@@ -122,7 +134,7 @@ def latency(
         progress("Timing in fresh processes", number, len(steps), f"{name}, process {process}")
         if not kept.has(process, name):
             try:
-                kept = kept.with_records(name, _run(plan, process, what, kept, here, work or time_variant))
+                kept = kept.with_records(name, _run(plan, process, what, kept, here, work))
             except WorkerDied as death:
                 died.append(f"process {process} of {name} died: {death}")
             except BackendUnavailable as error:

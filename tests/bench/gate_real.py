@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--processes", type=int, default=7)
     parser.add_argument("--min-seconds", type=float, default=0.5)
     parser.add_argument("--tolerance", type=float, default=5.0, help="percent")
-    parser.add_argument("--whole-runs", action="store_true", help="as `vggbench ab --whole-runs --plain-pages`")
+    parser.add_argument("--whole-runs", action="store_true", help="as `vggbench ab --whole-runs --no-huge-pages`")
     parser.add_argument("--out", type=Path, default=Path("out/gate-real"))
     asked = parser.parse_args(arguments)
     base = [sys.executable, str(SCRIPT), "--network", asked.network, "--min-seconds", str(asked.min_seconds)]

@@ -2,6 +2,7 @@
 
 import json
 
+import measuring
 import pytest
 import torchrun
 from typer.testing import CliRunner
@@ -47,6 +48,16 @@ def test_what_no_run_can_do_is_one_line_and_nothing_is_written(folder, tmp_path,
 @pytest.mark.parametrize("option", ["--threads=0", "--workers=-1", "--images=0"])
 def test_counts_below_their_least_are_refused(folder, tmp_path, option):
     assert train(folder, tmp_path / "out", option).exit_code == 2
+
+
+def test_a_tuning_set_of_other_classes_is_refused(folder, tmp_path):
+    some = tmp_path / "some"
+    measuring.make_dataset(some / "dogs", 3, 0)
+    result = train(folder, tmp_path / "out", f"--tuning-data={some}")
+    assert result.exit_code == 4
+    assert "some are missing, and labels would be shifted" in result.stderr
+    measuring.make_dataset(some / "ants", 3, 0)
+    assert "class 'ants' is not in it" in train(folder, tmp_path / "out", f"--tuning-data={some}").stderr
 
 
 def test_ctrl_c_says_where_it_goes_on(folder, tmp_path, monkeypatch):

@@ -28,7 +28,6 @@ _PHRASES: tuple[tuple[str, Views | str], ...] = (
     ("10-crop", TEN_CROP),
     ("centre crop", CENTER),
 )
-_NETWORKS = {"16": "D", "19": "E"}
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def _anchor(row: dict[str, Any], depth: str, protocol: str, top1: float | None, 
         who=row["who"],
         weights=row["weights"],
         lineage="authors",
-        network=_NETWORKS[depth],
+        network=paper_models.DEPTHS[depth],
         protocol=protocol,
         views=None if isinstance(meaning, str) else meaning,
         why_not=meaning if isinstance(meaning, str) else "",

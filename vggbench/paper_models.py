@@ -17,7 +17,7 @@ from typing import Any
 from vggbench import paper
 
 #: "VGG-16" and "VGG-19" in other people's names.
-_DEPTHS = {"16": "D", "19": "E"}
+DEPTHS = {"16": "D", "19": "E"}
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _ports() -> Iterator[Published]:
                 continue
             yield Published(
                 name=name,
-                network=_DEPTHS[re.findall("16|19", name)[-1]],
+                network=DEPTHS[re.findall("16|19", name)[-1]],
                 status="other",
                 lineage="authors",
                 file=file,

@@ -166,7 +166,14 @@ def _sets(data: str, tuning_data: str | None, images: int | None, report: progre
 
     training = opened(data, "train", images)
     if tuning_data is not None or data == "sample":
-        return _labelled(training), _labelled(opened(tuning_data or data, "tune"))
+        tuning = opened(tuning_data or data, "tune")
+        if training.classes[: len(tuning.classes)] != tuning.classes:  # labels are places in this order
+            strange = next((name for name in tuning.classes if name not in training.classes), None)
+            what = f"class {strange!r} is not in it" if strange else "some are missing, and labels would be shifted"
+            raise DataError(
+                f"{tuning_data}: has other classes than {data}: {what}. Give a tuning set of the same classes."
+            )
+        return _labelled(training), _labelled(tuning)
     held = range(0, len(training.images), HELD_OUT)
     if len(held) == len(training.images):
         raise DataError(f"{data}: {len(training.images)} images are too few to hold some out; give --tuning-data.")

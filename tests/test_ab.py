@@ -122,7 +122,9 @@ def test_the_command_line_writes_the_outputs_and_exits_by_the_verdict(folder):
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == 1, result.output
     assert json.loads(result.stdout)["verdict"] == "regressed"
-    assert "Regressed" in (folder / "ab.md").read_text()
+    text = (folder / "ab.md").read_text()
+    assert "Regressed" in text
+    assert "change by the median of their rounds' ratios" in text
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -268,6 +268,7 @@ def _row_lines(each: dict[str, Any]) -> list[str]:
     row = each["row"]
     lines = [f"{row.verdict.upper() if row.verdict == 'regressed' else row.verdict:14} {each['metric']}: {row.name}"]
     if each["change"] is not None:
-        values = f"{each['base']} -> {each['head']}, {each['change']} ({each['interval']}), {each['counts']}"
+        how = "of the rounds' ratios, " if row.detail.get("interleaved") else ""
+        values = f"{each['base']} -> {each['head']}, {each['change']} ({each['interval']}), {how}{each['counts']}"
         lines.append(f"{'':14} {values}" + (f", p {row.p:.2g}" if row.p is not None else ""))
     return [*lines, f"{'':14} {row.reason}"]

@@ -58,10 +58,11 @@ def _row(row: Row) -> str:
 
 def _rule(found: Comparison) -> str:
     limits = found.limits
+    turned = any(row.detail.get("interleaved") for row in found.rows)
     return (
         f"Tolerance: times {100 * limits.tolerance:g} %, errors {limits.accuracy_points:g} points, drift "
         f"{100 * limits.drift:g} %; at least {limits.processes} processes a side. Regressed only where the whole "
-        "interval is beyond."
+        "interval is beyond." + (" Times taken in turn change by the median of their rounds' ratios." if turned else "")
     )
 
 

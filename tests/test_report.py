@@ -191,6 +191,14 @@ def test_page_names_no_address_to_load_from(html, page):
     assert not any("style" in attrs for _, attrs in page.tags)
 
 
+def test_other_measurements_say_what_they_ran_as():
+    (record, _) = fixtures.other_records(200)
+    bf16 = changed(record, precision="bf16", backend="pytorch")
+    html = render([record, bf16], [], context_from([record, bf16]))
+    others = html[html.index('<section id="others"') : html.index('<section id="networks"')]
+    assert [others.count(f"<td>{how}</td>") for how in ("onnxruntime fp32", "pytorch bf16")] == [1, 1]
+
+
 def test_headings_are_in_order(page):
     assert page.headings[0] == 1
     assert page.headings.count(1) == 1

@@ -56,6 +56,15 @@ def test_processes_are_reduced_by_their_median_and_the_fastest_backend_is_shown(
     assert (row.speeds["fp32"].processes, row.speeds["fp32"].backend) == (3, "onnxruntime")
 
 
+def test_a_speed_whose_calls_vary_says_so():
+    still, restless = latency("fp32", [0.2, 0.2, 0.2]), latency("int8", [0.05, 0.05, 0.5])
+    _, (row,) = speed_rows([still, restless], "fp32")
+    assert [row.speeds[name].unstable for name in ("fp32", "int8")] == [False, True]
+    html = render([still, restless], [], context_from([still, restless]))
+    assert html.count("calls vary by") == 1
+    assert f"calls vary by {100 * row.speeds['int8'].variation:.0f} %" in html
+
+
 def test_the_best_peak_of_each_precision_and_thread_count_is_shown():
     rows = peak_rows([peak("fp32", 10**9, 0.02), peak("fp32", 10**9, 0.01), peak("fp32", 10**9, 0.04, threads=1)])
     assert [(row.threads, row.giga_operations_per_second) for row in rows] == [(2, 100), (1, 25)]

@@ -245,7 +245,7 @@ def _effects(points: list[dict[str, Any]], margin_points: float, width: str) -> 
     """Findings downward; behind a claim of equality its margin."""
     order, styles = [str(point["name"]) for point in points], list(_VERDICTS.values())
     colour, shape = by("verdict:N", list(_VERDICTS), [COLOURS[s[0]] for s in styles], [s[1] for s in styles])
-    axis = alt.Axis(ticks=False, domain=False, labelLimit=260 if width == WIDE else 130, labelColor=COLOURS["ink"])
+    axis = alt.Axis(ticks=False, domain=False, labelLimit=260 if width == WIDE else 170, labelColor=COLOURS["ink"])
     y = alt.Y("name:N", sort=order, scale=alt.Scale(domain=order), title=None, axis=axis)
     base = alt.Chart(alt.InlineData(values=points)).encode(y=y)
     title, ticks = (
@@ -262,4 +262,4 @@ def _effects(points: list[dict[str, Any]], margin_points: float, width: str) -> 
         base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", **x), x2="high:Q", color=colour),
         base.mark_point(size=75, filled=True, opacity=1).encode(x=alt.X("effect:Q", **x), color=colour, shape=shape),
     )
-    return alt.layer(*layers).properties(width=720 if width == WIDE else 210, height=alt.Step(25))
+    return alt.layer(*layers).properties(width=720 if width == WIDE else 178, height=alt.Step(25))

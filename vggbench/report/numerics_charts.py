@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import altair as alt
@@ -84,16 +85,9 @@ def margins(group: Group) -> Figure | None:
         colour, shape = by(
             "variant:N", [row.anchor for row in rows], [COLOURS[s[0]] for s in styles], [s[1] for s in styles]
         )
-        axis = alt.Axis(tickCount=5, format="~g")
-        x = alt.X(
-            "margin:Q",
-            title="margin of the reference's answer",
-            scale=alt.Scale(type="log", nice=False, padding=12),
-            axis=axis,
-        )
-        y = alt.Y(
-            "drift:Q", title="largest change of a logit", scale=alt.Scale(type="log", nice=False, padding=12), axis=axis
-        )
+        scale = alt.Scale(type="log", nice=False, padding=12)
+        x = alt.X("margin:Q", title="margin of the reference's answer", scale=scale, axis=_decades(points, "margin"))
+        y = alt.Y("drift:Q", title="largest change of a logit", scale=scale, axis=_decades(points, "drift"))
         base = alt.Chart(alt.InlineData(values=points)).encode(x=x, y=y, color=colour, shape=shape)
         half = alt.Chart(alt.InlineData(values=line)).mark_line(color=COLOURS["muted"], strokeDash=[5, 4])
         kept = base.transform_filter("!datum.flipped").mark_point(size=16, filled=True, opacity=0.35)
@@ -114,6 +108,12 @@ def margins(group: Group) -> Figure | None:
         (f"#{group.id}", "the table of variants"),
         (*legend, ("plain", "╌", "drift = margin / 2")),
     )
+
+
+def _decades(points: list[dict[str, Any]], name: str) -> Any:
+    """A line a power of ten; the default draws nine to each."""
+    ends = [math.log10(pick(point[name] for point in points)) for pick in (min, max)]
+    return alt.Axis(values=[10.0**power for power in range(math.floor(ends[0]), math.ceil(ends[1]) + 1)], format="~g")
 
 
 def _points(row: Any) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from vggbench.report.precision import EXPECTED_POINTS, missed, precision_rows, w
 from vggbench.report.rows import Measured, class_count, is_imagenet, measured
 from vggbench.report.speed import peak_rows, speed_rows
 from vggbench.results import Record, main_precision, precision_of
+from vggbench.samples import UNSTABLE_CV
 
 if TYPE_CHECKING:
     from vggbench.findings import Finding
@@ -129,6 +130,7 @@ def precision(given: Inputs) -> dict[str, Any] | None:
         "ran": what_ran(rows),
         "speed_names": speed_names,
         "speed_rows": speeds,
+        "stable": UNSTABLE_CV,
         "peaks": peaks,
     }
 
@@ -173,6 +175,8 @@ def bad_images(given: Inputs) -> list[dict[str, str]]:
 
 def _plain(value: Any) -> str:
     """A value of a description as one line."""
+    if value is None:
+        return "none"
     if isinstance(value, list | tuple):
         text = ", ".join(map(str, value[:8]))
         return f"{len(value)}: {text}, …" if len(value) > 8 else text

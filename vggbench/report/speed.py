@@ -11,6 +11,7 @@ from vggbench import shares
 from vggbench.report.precision import ORDER
 from vggbench.report.rows import anchor_of
 from vggbench.results import Record
+from vggbench.samples import UNSTABLE_CV, coefficient_of_variation
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Speed:
     """Of one network, batch and precision; medians over processes, median_seconds of a call.
 
     ratio: to the main precision, None without it. share: of the machine's peak at the arithmetic that
-    ran, a fraction; None where no peak was measured.
+    ran, a fraction; None where no peak was measured. variation: coefficient of variation of a process' calls.
     """
 
     images_per_second: float
@@ -27,7 +28,12 @@ class Speed:
     share: float | None
     backend: str
     processes: int
+    variation: float
     anchor: str
+
+    @property
+    def unstable(self) -> bool:
+        return self.variation > UNSTABLE_CV
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,7 @@ def _row(key: tuple[Any, ...], group: dict[str, list[list[Record]]], peaks: Sequ
             share=median(parts) if parts else None,
             backend=found[0].networks[0].backend,
             processes=len(found),
+            variation=median(coefficient_of_variation(list(map(float, record.samples.values))) for record in found),
             anchor=anchor_of(found[0]),
         )
     return SpeedRow(network, batch, size, speeds)

@@ -5,10 +5,13 @@ import dataclasses
 import pytest
 from measuring import make_dataset
 
-from vggbench import runs_parts, runs_project
+from vgg_reference.weights import random_weights
+from vggbench import plan, runs_parts, runs_project
 from vggbench.errors import RecordError
 from vggbench.protocols import Choices, crops, dense
 from vggbench.results import NetworkRun, Record, Samples, Workload
+from vggbench.runs_inputs import Setting
+from vggbench.runs_parts import Preparing
 from vggbench.runs_project import Parts, crop_equivalents, from_records, networks, project
 
 PARTS = Parts(
@@ -33,6 +36,16 @@ def test_hours_are_of_the_slower_part_and_name_it():
     assert most.hours == pytest.approx(one.hours / 64)
     fed = project(dataclasses.replace(PARTS, cores_per_gpu=50), 7_200_000.0)[1]
     assert (fed.hours, fed.limits) == (fed.compute_hours, "the network")
+
+
+def test_two_cores_are_two_of_those_that_the_network_was_timed_on(dataset, monkeypatch):
+    monkeypatch.setattr(runs_project, "default_threads", lambda: 8)
+    monkeypatch.setattr(runs_parts, "macs_per_second", lambda *_: 40 * plan.crop_macs(random_weights("D", 0)))
+    monkeypatch.setattr(runs_parts, "preparing", lambda _, steps, *__: Preparing(0.0, dict.fromkeys(steps, 0.0)))
+    parts = runs_project.measure(dataset, Setting("fake"))
+    assert (parts.cpu_crops_per_second, parts.cpu_threads, parts.cores_per_gpu) == (40, 8, 8)
+    assert project(parts, 36_000.0)[0].compute_hours == pytest.approx(1.0)
+    assert runs_project.measure(dataset, Setting("fake", threads=4)).cpu_threads == 4
 
 
 def test_a_gpu_without_a_record_has_no_hours():

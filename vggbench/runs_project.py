@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vgg_reference.weights import Weights, random_weights
-from vggbench import environment, paper, plan, runs_parts
+from vggbench import paper, plan, runs_parts
+from vggbench.backends import default_threads
 from vggbench.errors import RecordError, UsageError
 from vggbench.images import Dataset
 from vggbench.plan import NetworkPlan
@@ -90,13 +91,12 @@ def measure(
     found = runs_parts.preparing(dataset, steps, 224, setting.choices, setting.decoder)
     network = random_weights("D", 0)
     cpu = runs_parts.macs_per_second(network, dataclasses.replace(setting, device="cpu"), 4) / plan.crop_macs(network)
-    cores = cores_per_gpu or environment.usable_cores()
     return Parts(
         cpu_crops_per_second=cpu,
-        cpu_threads=setting.threads or environment.usable_cores(),
+        cpu_threads=setting.threads or default_threads(),
         gpu_crops_per_second=speed,
         preparing_seconds=sum(found.seconds(each.passes) for each in work),
-        cores_per_gpu=cores,
+        cores_per_gpu=cores_per_gpu or default_threads(),
         said={
             "cpu": f"measured here: {setting.backend} {setting.precision}",
             "gpu": source if speed is not None else "no record",
@@ -134,7 +134,7 @@ def project(parts: Parts, crops: float) -> list[Line]:
     limits = "the network" if compute > prepare else "decoding and rescaling"
     lines = [Line("two CPU cores", compute + prepare, compute, prepare, limits)]
     for count in GPUS:
-        name = f"{count} GPU{'s' if count > 1 else ''}, {parts.cores_per_gpu} cores each"
+        name = f"{count} GPU{'s' if count > 1 else ''}, {parts.cores_per_gpu} core{'s' if parts.cores_per_gpu > 1 else ''} each"
         prepare = parts.preparing_seconds / (parts.cores_per_gpu * count) / 3600
         if parts.gpu_crops_per_second is None:
             lines.append(Line(name, None, None, prepare, "no record of a GPU's speed"))

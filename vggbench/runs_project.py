@@ -133,8 +133,9 @@ def project(parts: Parts, crops: float) -> list[Line]:
     prepare = parts.preparing_seconds / 2 / 3600
     limits = "the network" if compute > prepare else "decoding and rescaling"
     lines = [Line("two CPU cores", compute + prepare, compute, prepare, limits)]
+    beside = f"{parts.cores_per_gpu} core{'s' if parts.cores_per_gpu > 1 else ''} each"
     for count in GPUS:
-        name = f"{count} GPU{'s' if count > 1 else ''}, {parts.cores_per_gpu} core{'s' if parts.cores_per_gpu > 1 else ''} each"
+        name = f"{count} GPU{'s' if count > 1 else ''}, {beside}"
         prepare = parts.preparing_seconds / (parts.cores_per_gpu * count) / 3600
         if parts.gpu_crops_per_second is None:
             lines.append(Line(name, None, None, prepare, "no record of a GPU's speed"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -76,8 +77,14 @@ def test_the_same_command_again_runs_nothing_and_judges_the_same(folder):
     again = ab(*arguments)
     assert len(order(folder)) == 14
     assert again.comparison.rows == first.comparison.rows
+    assert first.comparison.notes == ()
+    assert re.fullmatch(
+        r"14 runs were in .*/out before, the first of .*\. To measure anew.*", again.comparison.notes[0]
+    )
     with pytest.raises(UsageError, match="runs of other commands"):
         ab(command(folder, "base", 0.2), command(folder, "head"), folder / "out")
+    with pytest.raises(UsageError, match="or run in another way"):
+        ab(*arguments, turns=False)
 
 
 def test_a_killed_run_is_named_the_others_count_and_it_is_taken_up_again(folder):

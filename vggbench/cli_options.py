@@ -105,7 +105,9 @@ Anchors = Annotated[
 _DEVICE_HELP = f"auto, {' or '.join(precisions.DEVICES)}."
 Device = Annotated[str, typer.Option(help=_DEVICE_HELP, autocompletion=known("device"), rich_help_panel=_HOW)]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads of the CPU backend (default: physical cores).", rich_help_panel=_HOW)
+    int | None,
+    # Thousands of threads would be started one by one, until the machine has no more.
+    typer.Option(min=1, max=1024, help="Threads of the CPU backend (default: physical cores).", rich_help_panel=_HOW),
 ]
 Batch = Annotated[
     str | None,

@@ -11,9 +11,8 @@ from vggbench.errors import RecordError
 from vggbench.gate_pairs import check_axes, is_judged, pairs
 from vggbench.gate_rows import BETTER, INCONCLUSIVE, NOT_COMPARABLE, REGRESSED, SAME, VERDICTS, Limits, Row, rows
 from vggbench.results import Record
-from vggbench.results_files import read_set
 
-__all__ = ["EXIT_STATUS", "Comparison", "Limits", "Row", "compare", "document", "read_set"]
+__all__ = ["EXIT_STATUS", "Comparison", "Limits", "Row", "compare", "document"]
 
 #: 2 is for options and records that cannot be used.
 EXIT_STATUS = {SAME: 0, BETTER: 0, REGRESSED: 1, INCONCLUSIVE: 3, NOT_COMPARABLE: 3}

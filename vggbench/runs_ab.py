@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from vggbench.environment import huge_pages
 from vggbench.errors import RecordError, StorageError, UsageError
-from vggbench.gate import Comparison, Limits, compare, read_set
+from vggbench.gate import Comparison, Limits, compare
 from vggbench.gate_rows import NOT_COMPARABLE
 from vggbench.progress import Report, silent
 from vggbench.results import Record, read_records, write_output, write_records
+from vggbench.results_files import read_set
 from vggbench.runs_turns import run_in_turn
 
 SIDES = ("base", "head")
@@ -54,7 +55,8 @@ def ab(
     Raises UsageError, RecordError, StorageError; KeyboardInterrupt with everything finished on disk.
     """
     commands = {side: _words(side, text) for side, text in zip(SIDES, (base, head), strict=True)}
-    _same_commands(out, commands)
+    _same_commands(out, {**commands, "turns": turns, "huge_pages": pages})
+    before = [record for side in SIDES for record in _collected(out, side)]
     failed: list[str] = []
     for number in range(1, processes + 1):
         progress("Running base and head in turn", number - 1, processes, f"round {number}")
@@ -67,7 +69,16 @@ def ab(
                 _stop_if_hopeless(out, side, number, failed)
         _stop_if_not_comparable(out, number, limits, across)
     progress("Running base and head in turn", processes, processes, "")
-    return _judged(out, failed, limits, across)
+    return _judged(out, failed, _remark(out, before), limits, across)
+
+
+def _remark(out: Path, before: Sequence[Record]) -> list[str]:
+    """That runs were there already: a folder that is kept would judge the same ones for ever."""
+    if not before:
+        return []
+    runs = len({(each.conditions["ab_side"], each.conditions["ab_round"]) for each in before})
+    since = min(each.started for each in before)
+    return [f"{runs} runs were in {out} before, the first of {since}. To measure anew, name another --out."]
 
 
 def _run(
@@ -92,8 +103,8 @@ def _words(side: str, text: str) -> list[str]:
     return words
 
 
-def _same_commands(out: Path, commands: dict[str, list[str]]) -> None:
-    """What lies in the folder must be of these commands. Raises UsageError, StorageError."""
+def _same_commands(out: Path, commands: Mapping[str, object]) -> None:
+    """What lies in the folder must be of these commands, run the same way. Raises UsageError, StorageError."""
     path = out / "ab.json"
     asked = json.dumps(commands, indent=1)
     try:
@@ -101,7 +112,9 @@ def _same_commands(out: Path, commands: dict[str, list[str]]) -> None:
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror}). Name another --out.") from error
     if known is not None and known != asked:
-        raise UsageError(f"{out} holds runs of other commands ({path}). Name another --out, or remove it.")
+        raise UsageError(
+            f"{out} holds runs of other commands, or run in another way ({path}). Name another --out, or remove it."
+        )
     if known is None:
         write_output(path, asked.encode(), "the commands")
 
@@ -169,10 +182,12 @@ def _collected(out: Path, side: str) -> list[Record]:
     return found
 
 
-def _judged(out: Path, failed: Sequence[str], limits: Limits, across: Sequence[str]) -> Measured:
+def _judged(
+    out: Path, failed: Sequence[str], remarks: Sequence[str], limits: Limits, across: Sequence[str]
+) -> Measured:
     paths = tuple(out / f"{side}.jsonl" for side in SIDES)
     for side, path in zip(SIDES, paths, strict=True):
         write_records(path, _collected(out, side))
     (base, _), (head, _) = (read_set([path]) for path in paths)
-    found = compare(base, head, limits=limits, across=across, names=SIDES, notes=failed)
+    found = compare(base, head, limits=limits, across=across, names=SIDES, notes=[*failed, *remarks])
     return Measured(paths[0], paths[1], tuple(failed), found)

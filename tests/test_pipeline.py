@@ -140,6 +140,11 @@ def test_what_limits_is_what_the_rest_waits_for(seconds, limits):
     assert not limits or limits in stages.ADVICE
 
 
+def test_runs_in_turn_had_the_same_threads():
+    parts = [{"decode": 1.0, "threads": 1.0}, {"decode": 2.0, "threads": 2.0}, {"decode": 3.0, "threads": 1.0}]
+    assert total(parts, in_turn=True) == {"decode": 6.0, "threads": 2.0}
+
+
 def test_stages_of_processes_add_up():
     assert total([{"compute": 1.0, "wait": 2.0}, {"compute": 3.0}]) == {"compute": 4.0, "wait": 2.0}
 

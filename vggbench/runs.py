@@ -66,7 +66,7 @@ def reproduce(request: Request, out: Path, progress: Report = silent, group: Gro
         found, how, more = _measure(other, dataset, runs_inputs.plan_of(other, dataset), progress, group)
         records += found
         hows.append((other.setting, how))
-        took = stages.total([took, more])
+        took = stages.total([took, more], in_turn=True)
     if group.rank:
         return None
     records += runs_precision.causes(request, dataset, [each.weights for each in work.networks], records, progress)
@@ -100,7 +100,7 @@ def _measure(
     how = group.first(lambda: runs_precision.quantizations(request, setting, weights, dataset, progress))
     results = run_networks(dataset, work, setting, progress, how, group)
     records = [] if group.rank else records_of(dataset, work, results, setting, started)
-    return records, how, stages.total(each.counts.stages for each in results.values())
+    return records, how, stages.total((each.counts.stages for each in results.values()), in_turn=True)
 
 
 def run_networks(

@@ -151,7 +151,7 @@ def said(loops: Sequence[PassResults], alone: Sequence[Alone], handed: Handed) -
         "session_seconds": [each.seconds for each in alone],
         "session_measured": f"{held} ready in host memory, scores back in it (both transfers included), {ahead}",
         "without_network_seconds": handed.seconds,
-        "limiting": stages.limiting(stages.total(spent)),
+        "limiting": stages.limiting(stages.total(spent, in_turn=True)),
         **{f"stage_{name}_seconds": [each.get(name, 0.0) for each in spent] for name in names if name != "threads"},
         "preparing_threads": int(spent[0].get("threads", 0)),
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "the library's own"),

@@ -50,12 +50,13 @@ class Stages:
             return {name: self._seconds[name] for name in NAMES if name in self._seconds}
 
 
-def total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The sum over runs or processes."""
+def total(parts: Iterable[Mapping[str, float]], in_turn: bool = False) -> dict[str, float]:
+    """The sum over processes; in_turn: over runs one after the other, whose threads were the same ones."""
     found: dict[str, float] = {}
     for part in parts:
         for name, seconds in part.items():
-            found[name] = found.get(name, 0.0) + seconds
+            before = found.get(name, 0.0)
+            found[name] = max(before, seconds) if in_turn and name == "threads" else before + seconds
     return {name: found[name] for name in NAMES if name in found}
 
 

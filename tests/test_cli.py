@@ -139,6 +139,12 @@ def test_damaged_records_are_named_by_their_line(tmp_path):
     assert_one_line(run("report", path, "--out", tmp_path), 8, "records.jsonl, line 1")
 
 
+def test_a_file_without_records_makes_no_page(tmp_path):
+    (tmp_path / "records.jsonl").write_text("")
+    assert_one_line(run("report", tmp_path / "records.jsonl", "--out", tmp_path / "out"), 8, "holds no records")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_pruning_an_unknown_kind_is_refused():
     assert_one_line(run("cache", "prune", "--kind", "motors"), 2, "'motors'", "posteriors")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vggbench.errors import RecordError
 from vggbench.results import Record, read_records, write_output
 
 if TYPE_CHECKING:
@@ -72,5 +73,7 @@ def rebuild(records_path: Path) -> str:
     from vggbench.findings import judge
 
     records = read_records(records_path)
+    if not records:
+        raise RecordError(f"{records_path}: holds no records. Give a .jsonl or .jsonl.gz that vggbench wrote.")
     judged = judge(records) if any(record.kind == "accuracy" for record in records) else []
     return render(records, judged, context_from(records))

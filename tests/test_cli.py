@@ -28,6 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_cache")
         (["--weights", "random:x"], 2, ["random:N"]),
         (["--width", "nan"], 2, ["nan", "above 0"]),
         (["--width", "1e9"], 2, ["1e+09", "up to 16"]),
+        (["--train-scale", "256-512"], 2, ["'256-512'", "256, 384 or [256;512]"]),
         (["--weights", "sample", "--width", "0.5"], 2, ["--width", "random weights", "'sample'"]),
         (["--precision", "int8"], 6, ["int8", "fp32"]),
         (["--calibration", "ranges.json"], 2, ["--calibration belongs to int8 and fp8", "fp32"]),

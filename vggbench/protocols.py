@@ -7,6 +7,7 @@ protocol, over the networks of a fusion. So a pass is what runs and is stored; a
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -155,9 +156,11 @@ def default_scales(name: str, train_scale: str | None, crop_size: int) -> tuple[
 
 
 def scale_range(train_scale: str) -> tuple[int, int]:
-    """Smallest and largest S: "384" -> (384, 384), "[256;512]" -> (256, 512)."""
-    parts = train_scale.strip("[]").split(";")
-    return int(parts[0]), int(parts[-1])
+    """Smallest and largest S: "384" -> (384, 384), "[256;512]" -> (256, 512). Raises UsageError."""
+    match = re.fullmatch(r"([0-9]+)|\[([0-9]+);([0-9]+)\]", train_scale)
+    if match is None:
+        raise UsageError(f"Training scale {train_scale!r}: accepted are 256, 384 or [256;512].")
+    return int(match[1] or match[2]), int(match[1] or match[3])
 
 
 #: A claim's technique in the paper's words -> the protocol at three or one scale.

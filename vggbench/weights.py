@@ -11,6 +11,7 @@ from vgg_reference.weights import PREPROCESSING, BadWeights, Source, Weights, ra
 from vggbench import paper, paper_anchors, paper_models, weights_convert, weights_fetch, weights_formats
 from vggbench.errors import UsageError, WeightsError
 from vggbench.progress import Report, silent
+from vggbench.protocols import scale_range
 
 #: <network>-<scale>.safetensors, scale 256, 384 or 256-512: small networks trained on the sample set.
 SAMPLE_FAMILY = Path(__file__).parent / "sample_family"
@@ -39,6 +40,8 @@ def resolve(
     """
     try:
         weights_convert.check_names(network, preprocess)
+        if train_scale is not None:
+            scale_range(train_scale)
         if spec.startswith("random:"):
             return random_weights(
                 network,

@@ -77,10 +77,7 @@ class Recipe:
         ):
             if value not in accepted:
                 raise UsageError(f"No {name} {value!r}. Known: {', '.join(accepted)}.")
-        try:
-            low, high = scale_range(self.train_scale)
-        except ValueError as error:
-            raise UsageError(f"Training scale {self.train_scale!r}: accepted are 256, 384 or [256;512].") from error
+        low, high = scale_range(self.train_scale)
         if not 224 <= low <= high:
             raise UsageError(
                 f"Training scale {self.train_scale!r}: S is at least the crop, 224 in the paper's world, the smaller "

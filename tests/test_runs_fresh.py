@@ -40,6 +40,17 @@ def test_ctrl_c_does_not_reach_the_fresh_process_and_this_one_hears_it_again():
     assert not latency_workers.signals_blocked()
 
 
+def test_ctrl_c_does_not_reach_the_first_fresh_process_either():
+    """In an interpreter of its own: what Python starts beside the first process unblocked the signal again."""
+    code = (
+        "import signal; from vggbench.runs_fresh import in_fresh_process as f\n"
+        "print(signal.SIGINT in f(signal.pthread_sigmask, signal.SIG_BLOCK, []))"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'reference'}"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_a_ctrl_c_while_it_is_blocked_is_heard_afterwards():
     def interrupted():
         with runs_fresh.sigint_blocked():

@@ -1,6 +1,7 @@
 """`vggbench train`: what an option says is done or refused in one line, never left aside."""
 
 import json
+import signal
 
 import measuring
 import pytest
@@ -81,3 +82,21 @@ def test_the_command_trains_and_says_where_the_weights_are(folder, tmp_path):
         "<svg" in (tmp_path / "out" / "curve.html").read_text()
         or "vega" in (tmp_path / "out" / "curve.html").read_text()
     )
+
+
+def test_a_file_where_the_folder_should_be_is_found_before_the_training(folder, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("trained"))
+    result = train(folder, tmp_path / "file")
+    assert (result.exit_code, result.stdout) == (7, "")
+    assert result.stderr == f"vggbench: {tmp_path / 'file'}: cannot be made (a file is there). Name another --out.\n"
+
+
+def test_ctrl_c_ends_a_training_in_one_line_however_often_it_is_pressed(folder, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "train", interrupted)
+    result = train(folder, tmp_path / "out")
+    assert (result.exit_code, signal.getsignal(signal.SIGINT)) == (130, signal.SIG_IGN)
+    assert len(result.stderr.splitlines()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
@@ -12,6 +13,7 @@ def main() -> None:
 
         cli.main()
     except KeyboardInterrupt:  # outside of every command, which say more
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not break off the way out
         print("vggbench: Interrupted.", file=sys.stderr)
         sys.exit(130)
 

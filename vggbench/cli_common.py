@@ -54,8 +54,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except VggbenchError as error:
             fail(str(error), error.exit_code)
         except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not break off the way out
-            fail("Interrupted. Nothing is lost: the same command goes on where it stopped.", EXIT_INTERRUPTED)
+            interrupted("Nothing is lost: the same command goes on where it stopped.")
         except BrokenPipeError:
             # The interpreter flushes once more at its end; that must not complain again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,6 +81,12 @@ def fail(message: str, code: int) -> NoReturn:
     """One line on standard error, then the exit."""
     typer.echo(f"vggbench: {' '.join(message.split())}", err=True)
     raise typer.Exit(code)
+
+
+def interrupted(what_next: str) -> NoReturn:
+    """The end of a command that a Ctrl-C broke off."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not break off the way out
+    fail(f"Interrupted. {what_next}", EXIT_INTERRUPTED)
 
 
 def mistyped(error: Exception) -> int:

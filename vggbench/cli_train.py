@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vggbench.cli_common import EXIT_INTERRUPTED, fail, note, print_json, say
+from vggbench.cli_common import interrupted, note, print_json, say
 from vggbench.cli_workers import workers as processes
 
 #: What the sample networks are where the paper's are not: tried sizes that learn on two cores.
@@ -97,7 +97,7 @@ def train(
                 recipe, data, tuning_data, out, start, images, device, threads, workers, group, parts
             )
     except KeyboardInterrupt:  # a step that was broken off leaves no state to save
-        fail("Interrupted. The same command goes on from the last checkpoint, if there is one.", EXIT_INTERRUPTED)
+        interrupted("The same command goes on from the last checkpoint, if there is one.")
     if trained is None:
         return
     last = trained.history[-1]

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ def in_fresh_process(work: Callable[..., R], *arguments: Any) -> R:
 
     Raises WorkerDied if the process is killed or runs out of memory. On Ctrl-C the process is ended.
     """
+    resource_tracker.ensure_running()  # the first process would start it, and that unblocks the signal (before 3.12)
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     # The process inherits the blocked signal: a terminal sends Ctrl-C to all, and only this process is to decide.

@@ -23,6 +23,7 @@ from vggbench.images import Dataset, open_dataset
 from vggbench.images.folder import fingerprint
 from vggbench.report.curve import curve_page
 from vggbench.results import write_output
+from vggbench.runs_inputs import check_out
 from vggbench.train import checkpoint, loop
 from vggbench.train.checkpoint import State
 from vggbench.train.labelled import Labelled
@@ -72,6 +73,8 @@ def train(
         raise WeightsError(str(error)) from error
     except (UnknownArchitecture, ValueError) as error:
         raise UsageError(str(error)) from error
+    if group.rank == 0:
+        check_out(out)
     keep_memory()
     if device != "cpu":
         torch.backends.cudnn.deterministic = True  # else it adds some gradients up in any order

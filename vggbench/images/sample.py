@@ -122,7 +122,10 @@ def _storage_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise StorageError(f"The sample images cannot be kept in {folder}: {reason}. Choose another place.") from error
+        raise StorageError(
+            f"The sample images cannot be kept in {folder}: {reason}. Free space or grant access there, or name another "
+            "folder: VGGBENCH_CACHE=/another/folder."
+        ) from error
 
 
 def _worker_count(workers: int | None, jobs: int) -> int:

@@ -123,8 +123,8 @@ def _storage_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise StorageError(
-            f"The sample images cannot be kept in {folder}: {reason}. Free space or grant access there, or name another "
-            "folder: VGGBENCH_CACHE=/another/folder."
+            f"The sample images cannot be kept in {folder}: {reason}. Free space or grant access there, or name "
+            "another folder: VGGBENCH_CACHE=/another/folder."
         ) from error
 
 

@@ -8,6 +8,7 @@ from browsers import axe_source
 
 from vggbench.findings import judge
 from vggbench.report import render, write_page
+from vggbench.report.curve import curve_page
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +178,14 @@ def test_axe_finds_nothing_serious(open_page, width, scheme):
         if violation["impact"] in ("serious", "critical")
     ]
     assert serious == []
+
+
+def test_a_training_curve_never_scrolls_sideways(browser, tmp_path):
+    rows = [{"epoch": n, "learning_rate": 0.01, "training_loss": 4 / n, "tuning_top1_error_percent": 90 - n}
+            for n in range(1, 9)]  # fmt: skip
+    (tmp_path / "curve.html").write_text(curve_page("Training of A", "width 0.02, crop_size 32, batch 2", rows))
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto((tmp_path / "curve.html").as_uri())
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
+    assert page.locator("svg").count() == 2
+    page.close()

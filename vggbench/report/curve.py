@@ -13,8 +13,10 @@ from vggbench.report.figures import COLOURS, svg
 _PAGE = Markup(
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
     '<meta name="viewport" content="width=device-width, initial-scale=1"><style>{css}</style></head>'
-    "<body><main><h1>{title}</h1><p>{recipe}</p>{loss}{error}<table><caption>Every epoch</caption>"
-    "<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></main></body></html>\n"
+    '<body><main class="top"><h1>{title}</h1><p class="lead">{recipe}</p>'
+    '<figure class="chart">{loss}</figure><figure class="chart">{error}</figure>'
+    '<div class="scroll" role="region" tabindex="0" aria-label="Every epoch"><table><caption>Every epoch</caption>'
+    "<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></main></body></html>\n"
 )
 _COLUMNS = {
     "epoch": "Epoch",

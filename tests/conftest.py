@@ -56,7 +56,7 @@ def browser():
 @pytest.fixture(scope="module")
 def states():
     """Network -> its state dict."""
-    from tests.weights_files import states_of
+    from weights_files import states_of
 
     return states_of()
 
@@ -64,7 +64,7 @@ def states():
 @pytest.fixture(scope="module")
 def val_images(tmp_path_factory):
     """imagenet_runs.COUNT made-up validation images of ImageNet: the folder to name."""
-    from tests.imagenet_runs import make_images
+    from imagenet_runs import make_images
 
     return make_images(tmp_path_factory.mktemp("imagenet"))
 
@@ -72,7 +72,7 @@ def val_images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def small_d(tmp_path_factory):
     """A .caffemodel of a small D of 1000 classes."""
-    from tests.imagenet_runs import write_small
+    from imagenet_runs import write_small
 
     return write_small(tmp_path_factory.mktemp("weights") / "d.caffemodel", "D")
 
@@ -80,7 +80,8 @@ def small_d(tmp_path_factory):
 @pytest.fixture
 def server(own_cache, monkeypatch):
     """A server of one weights file; whoever downloads from it does not wait long."""
-    from tests.weights_server import Server
+    from weights_server import Server
+
     from vggbench import weights_fetch
 
     monkeypatch.setattr(weights_fetch, "WAIT_SECONDS", 0.0)

@@ -2,11 +2,11 @@
 
 import json
 
+import caffe_files as caffe
+import imagenet_layouts
 import torch
 from typer.testing import CliRunner
 
-from tests import caffe_files as caffe
-from tests import imagenet_layouts
 from vgg_reference.weights import random_weights, state_dict
 from vggbench.cli import app
 

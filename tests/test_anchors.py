@@ -3,9 +3,9 @@
 import dataclasses
 import json
 
+import page_fixtures as fixtures
 import pytest
 
-from tests import page_fixtures as fixtures
 from vggbench import paper, paper_anchors, paper_models
 from vggbench.report import context_from, render
 from vggbench.report.anchors import anchor_rows, verdicts_of

@@ -5,12 +5,12 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import caffe_files as caffe
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests import caffe_files as caffe
 from vgg_reference import caffe as reader
 from vgg_reference.caffe import BadCaffemodel, read_caffemodel
 

@@ -3,9 +3,9 @@
 import dataclasses
 
 import pytest
+from imagenet_runs import COUNT, document, reproduce, write_small
+from weights_files import as_published
 
-from tests.imagenet_runs import COUNT, document, reproduce, write_small
-from tests.weights_files import as_published
 from vgg_reference.architectures import architecture, count_parameters
 from vgg_reference.weights import random_weights
 from vggbench import progress, runs_estimate, runs_inputs, runs_parts

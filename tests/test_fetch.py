@@ -4,8 +4,8 @@ import dataclasses
 import time
 
 import pytest
+from weights_server import CONTENT, breaking, left, model, send, start_of, whole
 
-from tests.weights_server import CONTENT, breaking, left, model, send, start_of, whole
 from vggbench import weights_fetch
 from vggbench.weights_fetch import fetch
 

@@ -3,8 +3,8 @@
 import json
 
 from typer.testing import CliRunner
+from weights_server import CONTENT, model, send, whole
 
-from tests.weights_server import CONTENT, model, send, whole
 from vggbench import weights, weights_fetch
 from vggbench.cli import app
 

@@ -5,8 +5,8 @@ import fcntl
 import time
 
 import pytest
+from weights_server import CONTENT, breaking, left, model, refused, send, whole
 
-from tests.weights_server import CONTENT, breaking, left, model, refused, send, whole
 from vggbench import paper_models, weights_fetch
 from vggbench.errors import StorageError, UsageError, WeightsError
 from vggbench.weights_fetch import fetch

@@ -4,9 +4,9 @@ import dataclasses
 import re
 
 import pytest
+from imagenet_runs import COUNT, document, reproduce, write_small
+from weights_files import as_published
 
-from tests.imagenet_runs import COUNT, document, reproduce, write_small
-from tests.weights_files import as_published
 from vggbench import progress, runs_inputs
 from vggbench.report import rows
 from vggbench.results import read_records

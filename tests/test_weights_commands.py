@@ -2,13 +2,13 @@
 
 import json
 
+import caffe_files as caffe
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
+from weights_files import FULL, as_published, write
 
-from tests import caffe_files as caffe
-from tests.weights_files import FULL, as_published, write
 from vgg_reference.weights import random_weights, state_dict
 from vggbench import weights
 from vggbench.cli import app

@@ -3,12 +3,12 @@
 import hashlib
 import json
 
+import caffe_files as caffe
 import numpy as np
 import pytest
 import torch
+from weights_files import CONTAINERS, SIZE, as_published, channels_last, write
 
-from tests import caffe_files as caffe
-from tests.weights_files import CONTAINERS, SIZE, as_published, channels_last, write
 from vgg_reference.weights import PREPROCESSING, digest_of, load, random_weights, read_weights, state_dict
 from vggbench import weights, weights_convert
 from vggbench.errors import BackendUnavailable, WeightsError

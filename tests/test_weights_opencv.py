@@ -1,10 +1,10 @@
 """OpenCV 4's importer of .caffemodel files, which shares no code with this project's reader; OpenCV 5 dropped it."""
 
+import caffe_files as caffe
 import numpy as np
 import pytest
 import torch
 
-from tests import caffe_files as caffe
 from vgg_reference.weights import load
 from vggbench import weights_convert
 

@@ -6,12 +6,12 @@ import random
 import tarfile
 import zipfile
 
+import caffe_files as caffe
 import numpy as np
 import pytest
 import torch
+from weights_files import CONTAINERS, FULL, write
 
-from tests import caffe_files as caffe
-from tests.weights_files import CONTAINERS, FULL, write
 from vgg_reference.weights import random_weights, read_weights, state_dict
 from vggbench import paper_models, weights, weights_convert
 from vggbench.errors import UsageError, WeightsError

@@ -7,11 +7,11 @@ import dataclasses
 import hashlib
 import os
 
+import caffe_files as caffe
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from tests import caffe_files as caffe
 from vgg_reference.weights import random_weights, state_dict
 from vggbench import paper_models
 

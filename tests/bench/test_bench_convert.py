@@ -11,10 +11,10 @@ import threading
 import time
 from pathlib import Path
 
+import caffe_files as caffe
 import psutil
 import pytest
 
-from tests import caffe_files as caffe
 from vgg_reference.weights import digest_of, random_weights, state_dict
 
 #: What is promised of a machine with two quiet cores.

@@ -9,10 +9,10 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import page_fixtures as fixtures
 import pytest
 from PIL import Image
 
-from tests import page_fixtures as fixtures
 from vgg_reference.weights import PREPROCESSING, random_weights
 from vggbench.findings import judge
 from vggbench.graphs import export_onnx

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from test_latency import SIZE, Clock, Scripted
 
+from vggbench.errors import StorageError
 from vggbench.measure import conditions, latency, turns
 from vggbench.measure.conditions import Look
 from vggbench.measure.latency import measure_latency
@@ -103,6 +105,15 @@ def test_a_process_alone_gets_no_socket_and_inherits_none(log, monkeypatch):
     monkeypatch.setenv(TURNS, "/of/another")
     tells = [sys.executable, "-S", "-c", f"import os, sys; sys.exit(os.environ.get({TURNS!r}))"]
     assert list(run_in_turn({"a": tells})) == [("a", "")]
+
+
+def test_a_temporary_folder_too_deep_for_a_socket_is_one_line(log, tmp_path, monkeypatch):
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(StorageError, match=r"no place for a socket .* shorter folder: TMPDIR"):
+        list(run_in_turn({"a": member(log, "a", 1), "b": member(log, "b", 1)}))
+    assert not log.exists()
 
 
 def test_variables_reach_every_command():

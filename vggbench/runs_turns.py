@@ -70,7 +70,13 @@ class _Side:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) if place is not None else None
         environment = {**{name: value for name, value in os.environ.items() if name != TURNS}, **variables}
         if self._listener is not None:
-            self._listener.bind(str(place))
+            try:
+                self._listener.bind(str(place))
+            except OSError as error:
+                self._listener.close()
+                raise StorageError(
+                    f"{place}: no place for a socket ({error}). Name a shorter folder: TMPDIR."
+                ) from error
             self._listener.listen()
             environment[TURNS] = str(place)
             threading.Thread(target=self._listen, args=(self._listener,), daemon=True).start()
@@ -126,10 +132,7 @@ class _Side:
                 self._events.put(channel)
 
     def _watch(self) -> None:
-        try:
-            _, complaints = self._process.communicate()
-        except ValueError:  # its error output was closed under us: it is being stopped
-            complaints = ""
+        _, complaints = self._process.communicate()
         self._events.put(_words(self._process.wait(), complaints))
 
 

@@ -49,7 +49,7 @@ def read_image(dataset: Dataset, index: int) -> bytes:
     """The bytes of an image, as they were when the dataset was opened. Raises DataError where they are not.
 
     Posteriors are stored under the digest taken then. It is taken again only where the file's size or time of change
-    is not what it was (Dataset.stamps): hashing takes 3 to 5 % of decoding.
+    is not what it was (Dataset.stamps): hashing takes some percent of decoding.
     """
     image = dataset.images[index]
     try:

@@ -16,7 +16,7 @@ from vggbench.measure.conditions import Look, look
 #: The environment variable that names the side's socket.
 TURNS = "VGGBENCH_TURNS"
 #: A slice lasts so long, and CALLS counted calls at least. A shared host's speed was seen to change by 10 % within
-#: seconds: slices of 50 ms left fresh processes 0.3 to 0.6 % apart that lay 3 % apart when each ran to its end.
+#: seconds: fresh processes lay 0.8 % apart in turn that lay 3 % apart when each ran to its end (reports/, gates.md).
 SLICE_SECONDS, CALLS = 0.1, 2
 
 

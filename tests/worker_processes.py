@@ -89,23 +89,22 @@ def train(task: dict, group) -> None:
     import numpy as np
     import train_faults
 
-    from vggbench.distributed import sums
+    from vggbench.distributed import summing
     from vggbench.train import labelled, loop
     from vggbench.train.recipe import Recipe
 
     paths = tuple(sorted(Path(task["folder"]).glob("*.jpg")))
     images = labelled.Labelled(paths, np.arange(len(paths), dtype=np.int64) % 7, 7, "test")
-    if not group.alone:
-        sums(group, "cpu")
     train_faults.plant(task.get("fault"))
-    loop.train(
-        Recipe(**{"parts": 6, **task["recipe"]}),
-        images,
-        images,
-        Path(task["output"]),
-        stop_after_batches=task["steps"],
-        group=group,
-    )
+    with summing(group, "cpu"):
+        loop.train(
+            Recipe(**{"parts": 6, **task["recipe"]}),
+            images,
+            images,
+            Path(task["output"]),
+            stop_after_batches=task["steps"],
+            group=group,
+        )
 
 
 def serve() -> None:

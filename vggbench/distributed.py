@@ -239,9 +239,20 @@ def _store() -> Any:
     return PrefixStore("vggbench", store)
 
 
-def sums(group: Group, device: str) -> None:
-    """Makes torch's process group for sums over all, NCCL between GPUs and Gloo between CPUs. Not for one alone."""
+@contextmanager
+def summing(group: Group, device: str) -> Iterator[None]:
+    """Around torch's sums over all: its process group, NCCL between GPUs and Gloo between CPUs. None for one alone."""
+    if group.alone:
+        yield
+        return
+    # Its functions keep the process group of the moment as their default. Imported later, as the first optimizer does,
+    # they would hold ours after its end, and Gloo's threads, which now and then abort the process on its way out.
+    import torch.distributed.nn.functional  # noqa: F401
     from torch import distributed
 
     backend = "nccl" if device.startswith("cuda") else "gloo"
     distributed.init_process_group(backend, store=group.store, rank=group.rank, world_size=group.world)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from vgg_reference.weights import BadWeights, read_weights
 from vggbench import cache, progress
 from vggbench.backends import default_threads
 from vggbench.backends.pytorch import keep_memory
-from vggbench.distributed import ALONE, Group, sums
+from vggbench.distributed import ALONE, Group, summing
 from vggbench.errors import BackendUnavailable, DataError, UsageError, WeightsError
 from vggbench.images import Dataset, open_dataset
 from vggbench.images.folder import fingerprint
@@ -80,7 +78,7 @@ def train(
         torch.backends.cudnn.deterministic = True  # else it adds some gradients up in any order
     if threads:
         torch.set_num_threads(threads)
-    with progress.shown(group.rank > 0) as report, _summing(group, device):
+    with progress.shown(group.rank > 0) as report, summing(group, device):
         training, tuning = group.first(lambda: _sets(data, tuning_data, images, report))
 
         def step(state: State, per_epoch: int) -> None:
@@ -123,19 +121,6 @@ def threads_each(parts: int, group: Group) -> int | None:
     if parts == 1:
         return None
     return max(1, default_threads() * (group.world // group.local_world) // parts)
-
-
-@contextmanager
-def _summing(group: Group, device: str) -> Iterator[None]:
-    """torch's process group, where there are several processes."""
-    if group.alone:
-        yield
-        return
-    sums(group, device)
-    try:
-        yield
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 def _curve(recipe: Recipe, history: list[dict[str, float]]) -> str:

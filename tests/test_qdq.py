@@ -142,6 +142,26 @@ def test_onnx_runtime_runs_the_cpu_layout_in_integers(network, form, tmp_path):
     assert kinds.count("DequantizeLinear") == len(purpose - {"block1.lrn.sum"})
 
 
+@pytest.mark.parametrize(("network", "form"), [("A", "crop"), ("A-LRN", "crop"), ("D", "dense")])
+def test_a_fourth_channel_of_zeros_changes_no_score(network, form):
+    weights = sample(network)
+    model = int8(weights, "cpu", form)
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    pads = [node for node in plain.graph.node if node.op_type == "Pad"]
+    # Of A-LRN the first layer is a convolution to floats, which has no integer kernel, and no use for a fourth.
+    assert [node.name for node in pads] == ([] if network == "A-LRN" else ["block1.conv1.input.pad"])
+    for node in pads:
+        plain.graph.node.remove(node)
+        next(each for each in plain.graph.node if each.input[0] == node.output[0]).input[0] = node.input[0]
+        first = next(each for each in plain.graph.initializer if each.name == "features.0.weight")
+        array = numpy_helper.to_array(first)
+        assert array.shape[1] == 4
+        first.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array[:, :3]), first.name))
+    images = drawn("test", 8)
+    np.testing.assert_array_equal(run(model, images)["scores"], run(plain, images)["scores"])
+
+
 def test_onnx_runtime_would_run_the_tensorrt_layout_in_floats(tmp_path):
     path = tmp_path / "optimized.onnx"
     run(int8(small(), "tensorrt"), inputs(small()), optimized_model_filepath=str(path))
@@ -189,7 +209,9 @@ def test_the_layouts_share_every_integer():
     )
     for name, tensor in quantized_inputs(architecture("D")).items():
         index = next(node for node in fp32(weights).graph.node if node.name == name).input
-        np.testing.assert_array_equal(one[index[1]], other[index[1]])
+        channels = one[index[1]].shape[1]
+        np.testing.assert_array_equal(one[index[1]], other[index[1]][:, :channels])
+        assert not other[index[1]][:, channels:].any(), "the image's channels are filled up to four with zeros"
         np.testing.assert_allclose(one[index[2]], other[index[2]] * other[f"{name}.bias.scale"], rtol=1e-6)
         scale = other.get(f"{tensor}.scale", other.get(f"{name}.input.scale"))
         assert one[f"{name}.input.scale"] == scale
@@ -203,8 +225,9 @@ def test_rounding_is_half_to_even_and_saturates_as_quantize_linear_does():
     for name in ("features.0.weight", "classifier.3.weight"):
         node = next(node for node in model.graph.node if node.input[0] == name)
         scale = stored[node.input[1]].reshape(-1, *[1] * (source[name].ndim - 1))
-        np.testing.assert_array_equal(stored[name], np.clip(np.rint(source[name] / scale), -128, 127))
-        assert np.abs(stored[name]).max(axis=tuple(range(1, source[name].ndim))).tolist() == [127] * len(source[name])
+        found = stored[name][:, : source[name].shape[1]]  # a fourth channel of zeros set aside
+        np.testing.assert_array_equal(found, np.clip(np.rint(source[name] / scale), -128, 127))
+        assert np.abs(found).max(axis=tuple(range(1, source[name].ndim))).tolist() == [127] * len(source[name])
 
 
 def test_channels_of_zeros_and_large_biases_get_scales_that_fit():

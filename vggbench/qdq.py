@@ -21,7 +21,7 @@ from vggbench.ranges import LAYOUTS, Quantization, quantized_inputs
 from vggbench.variants import Variant
 
 #: Counts changes of this module and its parts that change the bytes of a graph; part of a cached graph's name.
-QDQ_VERSION = 1
+QDQ_VERSION = 2
 
 
 def quantize(model: onnx.ModelProto, variant: Variant, *, int8_weights: bool = False) -> onnx.ModelProto:

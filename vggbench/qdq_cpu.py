@@ -13,10 +13,14 @@ methods cut on purpose, and without a Clip the layouts would be 6 to 7 % apart: 
 
 A fully-connected layer is a Gemm, which becomes QGemm; as a 7x7 convolution (QLinearConv, what the dense form has) fc6
 took 2 to 8 times as long at batch 1 to 32.
+
+The integer kernels take channels by fours. An image has three: with a fourth of zeros, and weights of zero for it, the
+first convolution gives the same integers in half the time, which is 3 to 4 % of VGG-16's.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -31,6 +35,8 @@ CLIP_FROM = "block4"
 _UNSIGNED = np.array(0, np.uint8)
 #: Elsewhere (the image, the normalization's output): int8's values moved up, clipped where int8 clips.
 _SHIFTED = np.array(128, np.uint8)
+#: So many products integer kernels sum up at once.
+GROUP = 4
 
 
 def rewrite(
@@ -47,10 +53,12 @@ def rewrite(
     for node in nodes:
         x, output = node.input[0], node.output[0]
         if node.name in layers:
-            layer = layers[node.name]
+            layer, quantized_output = layers[node.name], relus.get(output) in scales
             if x not in carried:
-                x = draft.pair(f"{layer.name}.input", x, layer.input_scale, _SHIFTED)
-            _inputs(draft, layer, x, relus.get(output) in scales)
+                more = -layer.weights.shape[1] % GROUP if node.op_type == "Conv" and quantized_output else 0
+                layer = dataclasses.replace(layer, weights=_with_channels(layer.weights, more)) if more else layer
+                x = _integers(draft, layer, x, more)
+            _inputs(draft, layer, x, quantized_output)
         elif node.op_type == "Relu" and output in scales and x in layers:
             carried[output] = scales[output]
             _pair(draft, output, x, scales[output], output in clipped)
@@ -73,6 +81,22 @@ def _pair(draft: Draft, name: str, x: str, scale: Floats, clip: bool) -> None:
         draft.nodes.append(helper.make_node("Clip", [integers, "", largest], [f"{name}.clip"], name=f"{name}.clip"))
         integers = f"{name}.clip"
     draft.dequantize(name, integers, scale, _UNSIGNED, name)
+
+
+def _with_channels(weights: Floats, more: int) -> Floats:
+    """Of a convolution, which ignores so many further input channels."""
+    return np.pad(weights, ((0, 0), (0, more), (0, 0), (0, 0)))
+
+
+def _integers(draft: Draft, layer: Layer, x: str, more: int) -> str:
+    """A pair behind float tensor ``x``, with so many channels of zeros behind its own."""
+    name = f"{layer.name}.input"
+    integers = draft.quantize(name, x, layer.input_scale, _SHIFTED)
+    if more:
+        channels = draft.constant(f"{name}.channels", np.array([0, 0, 0, 0, 0, more, 0, 0], np.int64))
+        inputs, integers = [integers, channels, f"{name}.zero"], f"{name}.padded"
+        draft.nodes.append(helper.make_node("Pad", inputs, [integers], name=f"{name}.pad"))
+    return draft.dequantize(name, integers, layer.input_scale, _SHIFTED)
 
 
 def _inputs(draft: Draft, layer: Layer, x: str, quantized_output: bool) -> None:

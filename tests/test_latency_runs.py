@@ -102,6 +102,14 @@ def test_the_peak_is_searched_once_and_its_product_timed_anew_in_each_round(here
     assert [record.kind for record in timing.records] == ["peak", "latency"] * 2
 
 
+def test_a_peak_comes_right_before_the_first_variant_that_is_measured_by_it(here):
+    timed(but(peak=True, processes=2, precisions=("fp32", "bf16"), backends=("pytorch", "onnxruntime")))
+    one, two = ("fp32", "pytorch"), ("fp32", "onnxruntime")
+    round_ = [("fp32", "peak"), one, two, ("bf16", "peak"), ("bf16", "pytorch")]
+    told = [(each[1], "peak" if isinstance(each[2], int) else each[2]) for each in here.order]
+    assert told == round_ * 2
+
+
 def test_a_peak_that_cannot_be_measured_is_a_note(here):
     here.fails["fp32"] = BackendUnavailable("No matrix product.")
     timing = timed(but(peak=True, processes=1))
@@ -207,7 +215,7 @@ def test_ctrl_c_twice_ends_with_130_leaves_no_process_and_the_same_command_goes_
         time.sleep(0.05)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=600)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

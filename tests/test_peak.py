@@ -30,12 +30,33 @@ def refusing(shape, threads):
 
 
 def test_the_fastest_product_is_kept_and_all_that_were_tried_are_named():
-    makers = {"slow one": taking(0.02), "fast one": taking(0.001), "absent one": refusing}
+    makers = {"slow one": taking(0.1), "fast one": taking(0.001), "absent one": refusing}
     found = peak.best_product("fp32", 2, makers=makers, shapes=((8, 8, 8), (64, 64, 64)))
     assert (found.library, found.shape) == ("fast one", (64, 64, 64))
     assert len(found.tried) == 6
     assert found.tried["absent one, 8 x 8 x 8"] == "does not run: RuntimeError: no such type"
     assert 0 < found.tried["slow one, 64 x 64 x 64"] < found.tried["fast one, 64 x 64 x 64"] <= 2 * 64**3 / 0.001
+
+
+def test_candidates_have_their_turns_in_rounds_and_the_fastest_call_decides(monkeypatch):
+    monkeypatch.setattr(peak, "TRIAL_SECONDS", 0.0)
+    told, clock = [], [0.0]
+    monkeypatch.setattr(peak.time, "perf_counter", lambda: clock[0])
+
+    def maker(name, seconds):
+        durations = iter(seconds)
+
+        def call():
+            told.append(name)
+            clock[0] += next(durations)
+
+        return lambda shape, threads: call
+
+    makers = {"steady": maker("steady", [9.0, 2.0, 2.0, 2.0]), "restless": maker("restless", [9.0, 5.0, 1.0, 5.0])}
+    found = peak.best_product("fp32", 1, makers=makers, shapes=((8, 8, 8),))
+    assert told == ["steady", "restless"] * 4, "a warm-up each, then three rounds"
+    assert found.library == "restless"
+    assert found.tried == {"steady, 8 x 8 x 8": 2 * 8**3 / 2.0, "restless, 8 x 8 x 8": 2 * 8**3 / 1.0}
 
 
 def test_where_nothing_runs_the_reasons_are_given():

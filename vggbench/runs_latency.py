@@ -223,13 +223,18 @@ def _ranges(weights: Weights, threads: int | None) -> Ranges:
 
 
 def _steps(plan: Plan) -> list[tuple[int, Variant | str]]:
-    """(process, variant or precision of a peak), interleaved: every variant's first process, then every second one."""
-    peaks = dict.fromkeys(_arithmetic(variant, plan.request.device) for variant in plan.variants)
-    if not plan.request.peak:
-        peaks = {}
+    """(process, variant or precision of a peak), interleaved: every variant's first process, then every second one.
+
+    A peak comes right before the first variant that is measured by it, for the machine's speed wanders.
+    """
+    turn: list[Variant | str] = []
     if plan.request.pairs and plan.request.peak and 1 in plan.batches:
-        peaks[COPY] = None  # the floor under a call of one image
-    turn: list[Variant | str] = [*peaks, *plan.variants]
+        turn.append(COPY)  # the floor under a call of one image
+    for variant in plan.variants:
+        arithmetic = _arithmetic(variant, plan.request.device)
+        if plan.request.peak and arithmetic not in turn:
+            turn.append(arithmetic)
+        turn.append(variant)
     return [(process, what) for process in range(1, plan.request.processes + 1) for what in turn]
 
 

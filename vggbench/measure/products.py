@@ -103,6 +103,8 @@ def onnxruntime_product(operator: str) -> Maker:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        # Its threads wait awake within a product, and must not beside the products of other libraries.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         graph, left, out = _graph(operator, shape)
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         binding = session.io_binding()
@@ -204,6 +206,7 @@ def _waiting(call: Call, device: str) -> Call:
 ON_CPU: dict[str, dict[str, Maker]] = {
     "fp32": {
         "torch mm": torch_mm("float32"),
+        "torch oneDNN, prepacked": torch_prepacked("float32"),
         "onnxruntime MatMul": onnxruntime_product("MatMul"),
         "openvino MatMul": openvino_product("f32"),
     },

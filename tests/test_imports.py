@@ -19,6 +19,7 @@ LAYERS: list[tuple[str, set[str]]] = [
         {
             "vgg_reference",
             "errors",
+            "interrupts",
             "paper",
             "environment",
             "samples",

@@ -1,7 +1,6 @@
 """Fresh processes: answers, errors, deaths, Ctrl-C, and no network where it is forbidden."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,18 +48,6 @@ def test_ctrl_c_does_not_reach_the_first_fresh_process_either():
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'reference'}"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert done.stdout == "True\n", done.stderr
-
-
-def test_a_ctrl_c_while_it_is_blocked_is_heard_afterwards():
-    def interrupted():
-        with runs_fresh.sigint_blocked():
-            os.kill(os.getpid(), signal.SIGINT)
-            reached.append(True)
-
-    reached = []
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert reached
 
 
 def test_a_step_that_reaches_for_the_network_fails_where_that_is_forbidden():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import os
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import cli_runs
 import numpy as np
 import pytest
 
@@ -208,3 +210,41 @@ def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be kept in"):
         prepare("tune", tmp_path / "file", count=1, workers=1)
+
+
+def test_an_exception_ends_the_processes_that_draw_without_waiting_for_them() -> None:
+    with contextlib.suppress(KeyboardInterrupt), sample._pool(2, 2) as pool:
+        future = pool.submit(time.sleep, 300)
+        raise KeyboardInterrupt
+    assert future.cancelled() or future.exception() is not None
+
+
+def test_ctrl_c_while_the_processes_are_started_ends_the_run(tmp_path: Path) -> None:
+    """The pool knows of a process only after its start: broken off between, each waited for the other."""
+    code = (
+        "import os, signal, sys\n"
+        "from multiprocessing.context import SpawnProcess\n"
+        "from vggbench.images import sample\n"
+        "started = []\n"
+        "def start(process, begin=SpawnProcess.start):\n"
+        "    begin(process)\n"
+        "    started.append(process)\n"
+        "    if len(started) == 2: os.kill(os.getpid(), signal.SIGINT)\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    SpawnProcess.start = start\n"
+        "    try: sample.prepare('tune', sys.argv[1], workers=2)\n"
+        "    except KeyboardInterrupt: print('interrupted', flush=True)\n"
+    )
+    (tmp_path / "draws.py").write_text(code)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "draws.py"), str(tmp_path / "sample")], stdout=subprocess.PIPE, text=True,
+        env=cli_runs.environment(), start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, _ = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    assert (process.returncode, said) == (0, "interrupted\n")

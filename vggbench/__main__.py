@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 import sys
+
+from vggbench import interrupts
 
 
 def main() -> None:
-    """Entry point of both."""
+    """Entry point of both. A Ctrl-C before it, while Python itself starts, is Python's own and cannot be caught."""
     try:
-        from vggbench import cli
+        with interrupts.raising_once():
+            from vggbench import cli
 
-        cli.main()
+            cli.main()
     except KeyboardInterrupt:  # outside of every command, which say more
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not break off the way out
+        interrupts.ignore()
         print("vggbench: Interrupted.", file=sys.stderr)
         sys.exit(130)
 

@@ -22,6 +22,7 @@ from vggbench import (
     cli_tools,
     cli_train,
     cli_weights,
+    interrupts,
 )
 from vggbench.cli_common import EXIT_CODES, EXIT_INTERRUPTED, guarded, mistyped
 
@@ -95,8 +96,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command and of `python -m vggbench`."""
     try:
         status = app(arguments, prog_name="vggbench", standalone_mode=False)
-    except typer.Abort:  # what older versions make of a Ctrl-C before the command begins
+    except typer.Abort:
         status = EXIT_INTERRUPTED
     except Exception as error:
         status = mistyped(error)
+    # The parser takes a Ctrl-C outside of every command, and says nothing.
+    if status == EXIT_INTERRUPTED and not interrupts.ignored():
+        raise KeyboardInterrupt
     sys.exit(status)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -16,6 +15,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
+from vggbench import interrupts
 from vggbench.errors import VggbenchError
 
 P = ParamSpec("P")
@@ -42,6 +42,9 @@ EXIT_CODES = {
 }
 
 
+_GOES_ON = "Nothing is lost: the same command goes on where it stopped."
+
+
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
     """The command with every error as one line on standard error and its documented exit code."""
 
@@ -50,11 +53,11 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         try:
             result = command(*args, **kwargs)
             sys.stdout.flush()
+            if interrupts.heard():  # a library lost it
+                raise KeyboardInterrupt
             return result
-        except VggbenchError as error:
-            fail(str(error), error.exit_code)
         except KeyboardInterrupt:
-            interrupted("Nothing is lost: the same command goes on where it stopped.")
+            interrupted(_GOES_ON)
         except BrokenPipeError:
             # The interpreter flushes once more at its end; that must not complain again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,6 +67,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except Exception as error:
             if type(error).__module__.startswith(("click.", "typer.")):
                 raise
+            if interrupts.heard():
+                interrupted(_GOES_ON)
             known = _known(error)
             if known is not None:
                 fail(*known)
@@ -85,7 +90,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 def interrupted(what_next: str) -> NoReturn:
     """The end of a command that a Ctrl-C broke off."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not break off the way out
+    interrupts.ignore()
     fail(f"Interrupted. {what_next}", EXIT_INTERRUPTED)
 
 
@@ -108,7 +113,9 @@ def mistyped(error: Exception) -> int:
 
 
 def _known(error: Exception) -> tuple[str, int] | None:
-    """Message and exit code of an error of vgg_reference, which knows nothing of vggbench's errors."""
+    """Message and exit code of what is no mistake of the program; vgg_reference knows nothing of vggbench's errors."""
+    if isinstance(error, VggbenchError):
+        return str(error), error.exit_code
     if not type(error).__module__.startswith("vgg_reference"):
         return None
     return str(error), 2 if isinstance(error, KeyError) else 5

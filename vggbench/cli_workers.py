@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vggbench import interrupts
 from vggbench.cli_common import EXIT_INTERRUPTED, fail
 from vggbench.errors import VggbenchError
 
@@ -34,6 +35,7 @@ def workers() -> Iterator[Group]:
             fail(f"Worker {group.rank} of {group.world}: {error}", error.exit_code)
         except KeyboardInterrupt:
             if group.rank:
+                interrupts.ignore()
                 raise typer.Exit(EXIT_INTERRUPTED) from None
             raise
 

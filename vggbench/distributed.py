@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from types import FrameType
 from typing import Any, TypeVar
 
 from vggbench.errors import UsageError, VggbenchError
+from vggbench.interrupts import raise_once
 
 T = TypeVar("T")
 
@@ -189,7 +189,7 @@ def joined() -> Iterator[Group]:
         )
     _take_gpu(int_of("LOCAL_RANK", 0))
     group = Group(rank, world, local_world, _store())
-    before = signal.signal(signal.SIGTERM, _terminated)
+    before = signal.signal(signal.SIGTERM, raise_once)
     patience = FAILED_SECONDS
     try:
         yield group
@@ -205,10 +205,6 @@ def int_of(name: str, default: int) -> int:
     if not text.isdecimal():
         raise UsageError(f"{name}={text!r}: accepted are whole numbers from 0 on, as torchrun sets them.")
     return int(text)
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _take_gpu(local_rank: int) -> None:

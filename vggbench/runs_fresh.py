@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing import get_context, resource_tracker
+from collections.abc import Callable
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from vggbench.errors import BackendUnavailable
+from vggbench.interrupts import sigint_blocked
 
 R = TypeVar("R")
 #: Set where networks are refused; fresh processes inherit it.
@@ -28,15 +27,14 @@ def in_fresh_process(work: Callable[..., R], *arguments: Any) -> R:
 
     Raises WorkerDied if the process is killed or runs out of memory. On Ctrl-C the process is ended.
     """
-    resource_tracker.ensure_running()  # the first process would start it, and that unblocks the signal (before 3.12)
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    # The process inherits the blocked signal: a terminal sends Ctrl-C to all, and only this process is to decide.
-    with sigint_blocked():
-        process = context.Process(target=_answer, args=(sender, work, arguments), daemon=True)
-        process.start()
-        sender.close()
+    process = context.Process(target=_answer, args=(sender, work, arguments), daemon=True)
     try:
+        # The process inherits the blocked signal: a terminal sends Ctrl-C to all, and only this process is to decide.
+        with sigint_blocked():
+            process.start()
+            sender.close()
         kind, answer = receiver.recv()
     except (EOFError, OSError):
         process.join()
@@ -46,7 +44,8 @@ def in_fresh_process(work: Callable[..., R], *arguments: Any) -> R:
             if process.is_alive():
                 process.join(0.2)
                 process.kill()
-            process.join()
+            if process.pid is not None:
+                process.join()
             receiver.close()
     if kind == "error":
         raise answer
@@ -54,27 +53,6 @@ def in_fresh_process(work: Callable[..., R], *arguments: Any) -> R:
         raise WorkerDied("out of memory")
     found: R = answer
     return found
-
-
-@contextmanager
-def sigint_blocked() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block; a process started inside never gets it."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # where no handler may be set, and Ctrl-C never raises
-        yield
-        return
-    heard: list[int] = []
-    # A mask alone holds back nothing: the kernel gives the signal to any other thread, and Python raises it here.
-    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
-        if heard and callable(handler):
-            handler(signal.SIGINT, None)
 
 
 def refuse_networks() -> None:

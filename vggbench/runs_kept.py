@@ -9,9 +9,9 @@ from pathlib import Path
 
 from vggbench import cache
 from vggbench.errors import RecordError
+from vggbench.interrupts import sigint_blocked
 from vggbench.results import Record, write_records
 from vggbench.results_files import read_whole_part
-from vggbench.runs_fresh import sigint_blocked
 
 
 @dataclass(frozen=True)

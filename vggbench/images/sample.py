@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from vggbench.errors import DataError, StorageError, UsageError
@@ -31,6 +31,7 @@ from vggbench.images.sample_blocks import (
     prepare_block,
     replace_file,
 )
+from vggbench.interrupts import sigint_blocked
 
 #: Images per split. "train" trains, "tune" steers, "test" is reported and never steers anything.
 SPLITS = {"train": 18000, "tune": 1200, "test": 2400}
@@ -105,7 +106,9 @@ def _run(jobs: list[tuple[Path, str, int, int]], workers: int | None) -> Generat
         return
     with _pool(workers, len(jobs)) as pool:
         try:
-            for future in as_completed([pool.submit(prepare_block, *job) for job in jobs]):
+            with sigint_blocked():  # else a pool that is broken off while it starts a process waits for it for ever
+                futures = [pool.submit(prepare_block, *job) for job in jobs]
+            for future in as_completed(futures):
                 with _storage_errors(jobs[0][0]):
                     done = future.result()
                 yield done
@@ -135,24 +138,31 @@ def _worker_count(workers: int | None, jobs: int) -> int:
 
 @contextmanager
 def _pool(workers: int | None, jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Left by an exception, as of Ctrl-C, it ends its processes in the middle of their blocks, which take a while."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(_worker_count(workers, jobs), mp_context=context, initializer=_start_worker)
+    receiver, sender = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(_worker_count(workers, jobs), context, _start_worker, (receiver,))
     try:
         yield pool
+    except BaseException:
+        sender.close()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        sender.close()
+        receiver.close()
 
 
-def _start_worker() -> None:
-    """Ctrl-C reaches the whole process group: the parent handles it, a worker finishes its block. A worker whose
-    parent was killed would wait for work for ever, so it watches the parent and leaves with it."""
+def _start_worker(receiver: Connection) -> None:
+    """Ctrl-C reaches the whole process group, and the parent handles it. A worker whose parent was killed would wait
+    for work for ever, so it watches the parent, and leaves with it or when the other end of ``receiver`` is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None:
         return
 
     def leave_with_parent(sentinel: int) -> None:
-        wait([sentinel])
+        wait([sentinel, receiver])
         os._exit(1)
 
     threading.Thread(target=leave_with_parent, args=(parent.sentinel,), daemon=True).start()

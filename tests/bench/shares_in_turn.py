@@ -2,22 +2,24 @@
 
     python tests/bench/shares_in_turn.py [--batch 8] [--rounds 12] [--calibration FILE.json]
 
-`vggbench latency --peak` times each variant and each peak in a process of its own, minutes apart. On a machine whose
-speed wanders within minutes (a shared host) a network is then compared with the peak of another moment. Here each round
-calls every product and every network once, one after the other; a share is the median over rounds of the ratio of
-neighbours. Prints one JSON document.
+`vggbench latency` times each variant and each peak in a process of its own, seconds to minutes apart. On a machine
+whose speed wanders within seconds (a shared host) a network is then compared with the peak of another moment. Here each
+round calls every network once, between two slices of its product; a share is the median over rounds of the ratio of
+neighbours, and its middle half stands beside it. On huge pages where the system has them. Prints one JSON document.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import time
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 
 from vgg_reference.weights import random_weights
-from vggbench import backends, plan
+from vggbench import backends, environment, plan
 from vggbench.errors import BackendUnavailable
 from vggbench.measure.latency import random_input
 from vggbench.measure.peak import _makers, _operations, best_product
@@ -27,7 +29,7 @@ from vggbench.variants import Variant
 
 #: The product's calls before and after a network's take about this long.
 PRODUCT_SECONDS = 0.25
-RESTED_SECONDS = 0.25  # until waiting threads of another library have gone to sleep
+RESTED_SECONDS = 0.05  # until waiting threads of another library have gone to sleep
 
 
 def seconds_of(call, least=0.0):
@@ -46,6 +48,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--calibration", type=Path)
     arguments = parser.parse_args()
+    pages = environment.huge_pages(os.environ)
+    if pages:  # read when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | pages)
     weights = random_weights("D", 0)
     ranges = read_ranges(arguments.calibration) if arguments.calibration else ranges_for(weights, images=16)
     threads = backends.default_threads()
@@ -80,20 +85,22 @@ def main():
     for (precision, backend), seen in taken.items():
         _, found, _ = runs[precision, backend]
         peaks = [_operations(found.shape) / ((a + b) / 2) for a, b in zip(seen["before"], seen["after"], strict=True)]
+        shares = [operations / s / p for s, p in zip(seen["network"], peaks, strict=True)]
         rows.append(
             {
                 "precision": precision,
                 "backend": backend,
                 "images_per_second": arguments.batch / median(seen["network"]),
                 "ratio_to_onnxruntime_fp32": median(b / s for b, s in zip(base, seen["network"], strict=True)),
-                "share_of_peak": median(operations / s / p for s, p in zip(seen["network"], peaks, strict=True)),
+                "share_of_peak": median(shares),
+                "middle_half_of_shares": quantiles(shares, n=4)[::2],
                 "peak_images_per_second": median(peaks) / (operations / arguments.batch),
-                "peak_library": found.library,
+                "peak_product": f"{found.library}, {' x '.join(map(str, found.shape))}",
             }
         )
-    print(
-        json.dumps({"batch": arguments.batch, "rounds": arguments.rounds, "threads": threads, "rows": rows}, indent=1)
-    )
+    told = {"batch": arguments.batch, "rounds": arguments.rounds, "threads": threads}
+    told |= {"huge_pages": os.environ.get("GLIBC_TUNABLES", ""), "environment": environment.environment()}
+    print(json.dumps({**told, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

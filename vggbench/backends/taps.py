@@ -22,7 +22,8 @@ _COMMUTE = ("MaxPool", "Flatten", "Cast")
 class Tap:
     """A tensor of the FP32 graph, and the graph's tensor that holds it.
 
-    scale, zero, low, high: of a rounding that stands behind a max-pool, done here in place of it; scale 0 for none.
+    scale, zero, low, high: of a rounding that stands behind a max-pool, or before channels of zeros, done here in place
+    of it; scale 0 for none.
     fp8: to E4M3 and not to integers; it has no zero, low and high.
     """
 
@@ -80,9 +81,9 @@ def _tap(graph: onnx.GraphProto, name: str) -> Tap:
     quantize, direct = _rounding(graph, name)
     if quantize is None:
         return Tap(name, name)
-    if direct:
-        (dequantize,) = _consumers(graph, quantize.output[0], "DequantizeLinear")[:1]
-        return Tap(name, dequantize.output[0])
+    dequantize = _consumers(graph, quantize.output[0], "DequantizeLinear") if direct else []
+    if dequantize:  # else there are channels of zeros between the two (see qdq_cpu)
+        return Tap(name, dequantize[0].output[0])
     constants = {each.name: each for each in graph.initializer}
     scale, zero = (numpy_helper.to_array(constants[each]) for each in quantize.input[1:3])
     if constants[quantize.input[2]].data_type == TensorProto.FLOAT8E4M3FN:

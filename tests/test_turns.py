@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from running_processes import running
 from test_latency import SIZE, Clock, Scripted
 
 from vggbench.errors import StorageError
@@ -19,7 +20,7 @@ from vggbench.runs_turns import run_in_turn
 
 #: Notes in a file when it works, asks for its turn as a member does, and needs no library, so that it starts at once.
 MEMBER = """
-import os, signal, socket, sys
+import os, signal, socket, sys, time
 log, name, slices, mode = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 def note(what):
     with open(log, "a") as file:
@@ -36,6 +37,9 @@ if mode != "never asks":
         note(number)
         if mode == "killed working" and number == 1:
             os.kill(os.getpid(), signal.SIGKILL)
+if mode == "leaves a worker" and not os.fork():
+    time.sleep(60)
+    note("has left a worker")
 note("ends")
 sys.exit("it broke" if mode == "fails" else 0)
 """
@@ -85,20 +89,19 @@ def test_what_went_wrong_is_the_last_line_of_its_error_output(log):
     assert ended == {"a": "exit status 1: it broke", "b": ""}
 
 
+def test_a_worker_that_outlives_its_command_and_holds_its_error_output_ends_with_it(log):
+    ended = dict(run_in_turn({"a": member(log, "a", 1, "leaves a worker"), "b": member(log, "b", 1)}))
+    assert ended == {"a": "", "b": ""}
+    assert noted(log).count(("a", "ends")) == 1
+    assert running(log) == []
+
+
 def test_closing_it_stops_the_one_that_waits(log):
-    running = run_in_turn({"a": member(log, "a", 1), "b": member(log, "b", 0, "never asks")})
-    assert next(running) == ("b", "")
-    running.close()
+    ended = run_in_turn({"a": member(log, "a", 1), "b": member(log, "b", 0, "never asks")})
+    assert next(ended) == ("b", "")
+    ended.close()
     assert noted(log) == [("a", "starts"), ("b", "starts"), ("b", "ends")]
-    waiting = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(log).encode() in _read(path)]
-    assert waiting == []
-
-
-def _read(path):
-    try:
-        return path.read_bytes()
-    except OSError:  # it ended meanwhile
-        return b""
+    assert running(log) == []
 
 
 def test_a_process_alone_gets_no_socket_and_inherits_none(log, monkeypatch):

@@ -170,8 +170,8 @@ def ab(
 
     Each run is CMD with --processes 1 --no-peak --out FILE added. One of each side is open at a time, and they time
     slices of 0.1 s in turn, so that what the machine does for longer meets both; that takes the memory of two. For
-    another commit, install it into an environment of its own and name its vggbench. Interrupted, the same command runs
-    only what is missing.
+    another commit, install it into an environment of its own and name its vggbench. Interrupted, the same command takes
+    the rounds that are missing.
     """
     from vggbench import runs_ab
 

@@ -51,7 +51,8 @@ def ab(
     turns: both processes of a round are there at once and time slices in turn, where the commands can; else each runs
     to its end before the other starts, which takes half the memory. pages: both get huge pages where the system has
     them, for where small ones come to lie makes processes differ (environment.huge_pages).
-    A finished run stays in DIR/runs and is not run again. A run that fails or is killed is named, and the others count.
+    A finished round stays in DIR/runs and is not run again; half a one is, both its sides, for they are compared as
+    what the machine did to both at once. A run that fails or is killed is named, and the others count.
     Raises UsageError, RecordError, StorageError; KeyboardInterrupt with everything finished on disk.
     """
     commands = {side: _words(side, text) for side, text in zip(SIDES, (base, head), strict=True)}
@@ -61,7 +62,7 @@ def ab(
     for number in range(1, processes + 1):
         progress("Running base and head in turn", number - 1, processes, f"round {number}")
         paths = {side: out / "runs" / f"{side}-{number:03d}.jsonl" for side in SIDES}
-        missing = {side: _running(path) for side, path in paths.items() if not _is_whole(path)}
+        missing = {} if all(map(_is_whole, paths.values())) else {side: _begun(path) for side, path in paths.items()}
         with closing(_run(commands, missing, turns, pages)) as ended:
             for side, why in ended:
                 why = why or _keep(missing[side], paths[side])
@@ -130,12 +131,13 @@ def _timings(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if record.kind == "latency" and record.origin == "measured"]
 
 
-def _running(path: Path) -> Path:
-    """Where a run writes: its file appears under its own name only when it is whole."""
+def _begun(path: Path) -> Path:
+    """Where a run writes: its file appears under its own name only when it is whole. What was there is removed."""
     running = path.with_name(f".{path.name}.running")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        running.unlink(missing_ok=True)
+        for left in (running, path):
+            left.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{path.parent}: cannot be written ({error.strerror}). Name another --out.") from error
     return running

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -16,16 +20,23 @@ from vggbench.interrupts import sigint_blocked
 R = TypeVar("R")
 #: Set where networks are refused; fresh processes inherit it.
 NO_NETWORK = "VGGBENCH_NO_NETWORK"
+#: When fresh processes are ended, by time.monotonic(); None for never.
+_end: ContextVar[float | None] = ContextVar("end", default=None)
 
 
 class WorkerDied(Exception):
     """The process ended without an answer; the message says how, in words."""
 
 
+class TimeIsOver(WorkerDied):
+    """It was ended, because the time had come that ``ending_at`` was given."""
+
+
 def in_fresh_process(work: Callable[..., R], *arguments: Any) -> R:
     """``work(*arguments)``, a function of a module, in a new interpreter; what it raises is raised here.
 
-    Raises WorkerDied if the process is killed or runs out of memory. On Ctrl-C the process is ended.
+    Raises WorkerDied if the process is killed, runs out of memory or fails with what only words can tell. On Ctrl-C the
+    process is ended, and in the time that ``ending_at`` gave, with TimeIsOver.
     """
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -35,6 +46,8 @@ def in_fresh_process(work: Callable[..., R], *arguments: Any) -> R:
         with sigint_blocked():
             process.start()
             sender.close()
+        if not receiver.poll(seconds_left()):
+            raise TimeIsOver("ended, for its time was over")
         kind, answer = receiver.recv()
     except (EOFError, OSError):
         process.join()
@@ -49,10 +62,26 @@ def in_fresh_process(work: Callable[..., R], *arguments: Any) -> R:
             receiver.close()
     if kind == "error":
         raise answer
-    if kind == "memory":
-        raise WorkerDied("out of memory")
+    if kind == "died":
+        raise WorkerDied(answer)
     found: R = answer
     return found
+
+
+@contextmanager
+def ending_at(moment: float) -> Iterator[None]:
+    """Fresh processes are ended when time.monotonic() says so."""
+    before = _end.set(moment)
+    try:
+        yield
+    finally:
+        _end.reset(before)
+
+
+def seconds_left() -> float | None:
+    """Until fresh processes are ended; None where nothing ends them."""
+    end = _end.get()
+    return None if end is None else max(0.0, end - time.monotonic())
 
 
 def refuse_networks() -> None:
@@ -73,12 +102,25 @@ def _answer(sender: Connection, work: Callable[..., Any], arguments: tuple[Any, 
         refuse_networks()
     try:
         answer = ("done", work(*arguments))
-    except MemoryError:
-        answer = ("memory", None)
     except Exception as error:
-        answer = ("error", error)
+        answer = _answer_of(error)
     sender.send(answer)
     sender.close()
+
+
+def _answer_of(error: Exception) -> tuple[str, Any]:
+    """The error itself; in words where memory was full (torch has a kind of its own), or it cannot be sent."""
+    if isinstance(error, MemoryError):
+        return "died", "out of memory"
+    if type(error).__name__ == "OutOfMemoryError":
+        return "died", "out of the GPU's memory"
+    try:
+        pickle.loads(
+            pickle.dumps(error)
+        )  # a compiler's error holds frames, another's takes other arguments than its own
+    except Exception:
+        return "died", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return "error", error
 
 
 def cause(exit_code: int | None) -> str:

@@ -14,15 +14,20 @@ import socket
 import subprocess
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 
 from vggbench.errors import StorageError, UsageError
+from vggbench.interrupts import sigint_held
 from vggbench.measure.turns import TURNS
 from vggbench.runs_fresh import cause
 
-#: A command that is asked to stop gets so long before it is killed.
-STOP_SECONDS = 10.0
+#: A command that is asked to stop gets so long before it is killed; what it left behind gets so long to end.
+STOP_SECONDS, LEFT_SECONDS = 10.0, 1.0
+#: Lines of a command's error output that are kept.
+KEPT_LINES = 20
 
 
 def run_in_turn(
@@ -31,18 +36,20 @@ def run_in_turn(
     """Runs all to their ends; a side as soon as it ended, with "" or what went wrong, in words.
 
     variables: added to the environment of each.
-    Closed or interrupted it stops what still runs, and a second Ctrl-C changes nothing. Raises UsageError where a
-    command cannot be started, StorageError where there is no room for a socket.
+    Closed, interrupted or told to end (SIGTERM, then KeyboardInterrupt too) it stops what still runs, and a second
+    Ctrl-C changes nothing. Raises UsageError where a command cannot be started, StorageError where there is no room for
+    a socket.
     """
     try:
         folder = tempfile.TemporaryDirectory(prefix="vggbench-")
     except OSError as error:
         raise StorageError(f"No temporary folder ({error.strerror}). Name one that can be written: TMPDIR.") from error
     sides: dict[str, _Side] = {}
-    with folder as place:
+    with folder as place, _sigterm_interrupts():
         try:
             for name, command in commands.items():
-                sides[name] = _Side(command, Path(place) / name if len(commands) > 1 else None, variables or {})
+                with sigint_held():  # or one that was just started would be nobody's
+                    sides[name] = _Side(command, Path(place) / name if len(commands) > 1 else None, variables or {})
                 yield from _until_it_rests(name, sides[name])
             while any(side.why is None for side in sides.values()):
                 for name, side in sides.items():
@@ -50,8 +57,27 @@ def run_in_turn(
                         side.go_on()
                         yield from _until_it_rests(name, side)
         finally:
-            for side in sides.values():
-                side.close()
+            with sigint_held():
+                for side in sides.values():
+                    side.close()
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """The commands are of sessions of their own: were this process just ended, they would go on, both at once."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        handler = signal.getsignal(signal.SIGINT)  # which may hold it back
+        (handler if callable(handler) else signal.default_int_handler)(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():  # where no handler may be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _until_it_rests(name: str, side: _Side) -> Iterator[tuple[str, str]]:
@@ -132,32 +158,41 @@ class _Side:
                 self._events.put(channel)
 
     def _watch(self) -> None:
-        _, complaints = self._process.communicate()
-        self._events.put(_words(self._process.wait(), complaints))
+        complaints: deque[str] = deque(maxlen=KEPT_LINES)
+        reading = threading.Thread(target=self._read, args=(complaints,), daemon=True)
+        reading.start()
+        status = self._process.wait()
+        reading.join(LEFT_SECONDS)
+        if reading.is_alive():  # a worker of one that was killed holds it open, and works on beside the other side
+            _send(self._process, signal.SIGKILL)
+            reading.join(LEFT_SECONDS)
+        self._events.put(_words(status, list(complaints)))
+
+    def _read(self, complaints: deque[str]) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as lines:
+            complaints.extend(lines)
 
 
-def _words(status: int, complaints: str) -> str:
+def _words(status: int, complaints: Sequence[str]) -> str:
     if status == 0:
         return ""
     if status < 0:
         return cause(status)
-    last = next((line.strip() for line in reversed(complaints.splitlines()) if line.strip()), "")
+    last = next((line.strip() for line in reversed(complaints) if line.strip()), "")
     return f"exit status {status}" + (f": {last[:300]}" if last else "")
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        for how in (signal.SIGINT, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, how)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_SECONDS)
-                break
-        with contextlib.suppress(ProcessLookupError):  # workers that outlived it
-            os.killpg(process.pid, signal.SIGKILL)
-    finally:
-        with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGINT, before)
+    for how in (signal.SIGINT, signal.SIGKILL):
+        _send(process, how)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+            break
+    _send(process, signal.SIGKILL)  # workers that outlived it
+
+
+def _send(process: subprocess.Popen[str], how: signal.Signals) -> None:
+    """To the process and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, how)

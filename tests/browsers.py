@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import pytest
 
 REQUIRED = os.environ.get("CI") == "true" or os.environ.get("VGGBENCH_REQUIRE_BROWSER") == "1"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+#: In place of 30 seconds, which a machine with other work may need for a page.
+PATIENCE_MILLISECONDS = 600_000
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -39,6 +41,15 @@ def axe_source() -> str:
     return (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
+def _patient(opens: Callable) -> Callable:
+    def opened(**options):
+        found = opens(**options)
+        found.set_default_timeout(PATIENCE_MILLISECONDS)
+        return found
+
+    return opened
+
+
 @contextmanager
 def chromium() -> Iterator:
     try:
@@ -49,6 +60,8 @@ def chromium() -> Iterator:
     if found is None:
         missing("No Chromium was found; install one, or name it with VGGBENCH_BROWSER=/path/to/chromium")
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        started = playwright.chromium.launch(executable_path=found, args=ARGUMENTS, timeout=PATIENCE_MILLISECONDS)
+        for name in ("new_page", "new_context"):
+            setattr(started, name, _patient(getattr(started, name)))
         yield started
         started.close()

@@ -85,7 +85,6 @@ def server(own_cache, monkeypatch):
     from vggbench import weights_fetch
 
     monkeypatch.setattr(weights_fetch, "WAIT_SECONDS", 0.0)
-    monkeypatch.setattr(weights_fetch, "SILENT_SECONDS", 1.0)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     made = Server()

@@ -4,15 +4,22 @@ import threading
 
 
 def in_threads(work, world: int) -> list:
-    """What work(rank) returns, by rank."""
+    """What work(rank) returns, by rank. Raises what the first of them raises, for which the others would wait."""
     found: list = [None] * world
+    errors: list[BaseException] = []
 
     def run(rank: int) -> None:
-        found[rank] = work(rank)
+        try:
+            found[rank] = work(rank)
+        except BaseException as error:
+            errors.append(error)
 
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world)]
+    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(world)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive() and not errors:
+            thread.join(0.05)
+    if errors:
+        raise errors[0]
     return found

@@ -42,7 +42,7 @@ def load(path):
 
 def check_schema(path, schema):
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def lint(path, folder):
@@ -53,7 +53,7 @@ def lint(path, folder):
     config.write_text('rules: {unpinned-uses: {config: {policies: {"actions/*": ref-pin}}}}\n')
     binary = Path(sys.executable).parent / "zizmor"
     command = [str(binary), "--offline", "--persona", "pedantic", "--strict-collection", "-c", str(config), str(target)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.stem)
@@ -128,7 +128,7 @@ def machine(tmp_path):
             **variables,
         }
         return subprocess.run(
-            [*BASH, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+            [*BASH, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
         )
 
     return run
@@ -213,7 +213,7 @@ def test_gitlab_makes_its_worktree_again_where_git_remembers_one(tmp_path):
     script = "git init -q . && git -c user.name=a -c user.email=a@b.test commit -q --allow-empty -m a\n"
     script += "git worktree add -q --detach base HEAD && rm -rf base\n" + "\n".join(lines)
     environment = {"PATH": os.environ["PATH"], "CI_MERGE_REQUEST_DIFF_BASE_SHA": "HEAD", "HOME": str(tmp_path)}
-    done = subprocess.run([*BASH, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*BASH, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "base" / ".git").exists()
 

@@ -67,6 +67,7 @@ def test_any_rest_of_a_run_is_dealt_once_and_no_image_to_two_workers(images, wor
     assert sum(map(len, owners)) == len(set().union(*owners))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 300), st.integers(1, 9))
 def test_rows_of_a_batch_belong_to_one_rank_each(count, world):
     rows = [index for rank in range(world) for index in range(count)[rows_of(count, rank, world)]]

@@ -43,6 +43,6 @@ def test_gloos_threads_end_with_the_sums():
         for rank in range(2)
     ]
     for worker in workers:
-        out, err = worker.communicate(timeout=120)
+        out, err = worker.communicate(timeout=600)
         assert worker.returncode == 0, err
         assert out == "[3.0, 3.0, 3.0] []\n"

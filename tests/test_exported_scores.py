@@ -144,7 +144,7 @@ def polygraphy(*arguments):
     environment = {**os.environ, "POLYGRAPHY_AUTOINSTALL_DEPS": "0"}
     code = "import sys; from polygraphy.tools import main; sys.exit(main())"
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=300, env=environment
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=600, env=environment
     )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import fcntl
-import time
+import threading
 
 import pytest
 from weights_server import CONTENT, breaking, left, model, refused, send, whole
@@ -33,8 +33,12 @@ def test_a_server_that_brings_a_little_each_time_is_given_up_in_the_end(server, 
 def test_a_silent_server_is_given_up(server, monkeypatch):
     monkeypatch.setattr(weights_fetch, "SILENT_SECONDS", 0.1)
     monkeypatch.setattr(weights_fetch, "TRIES", 2)
-    server.answer = lambda handler, _: time.sleep(0.4)
-    assert "Timeout" in refused(server)
+    refused_it = threading.Event()
+    server.answer = lambda handler, _: refused_it.wait(60)
+    try:
+        assert "Timeout" in refused(server)
+    finally:
+        refused_it.set()
 
 
 def test_a_length_that_is_too_short_gives_a_wrong_file(server):

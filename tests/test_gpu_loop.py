@@ -151,7 +151,7 @@ def test_a_slow_pipeline_does_not_meet_the_target_and_is_named(sessions, monkeyp
     make_views = pipeline.make_views
 
     def slow(*given):
-        time.sleep(0.005)
+        time.sleep(0.02)
         return make_views(*given)
 
     monkeypatch.setattr(pipeline, "make_views", slow)

@@ -141,7 +141,7 @@ def test_a_page_is_judged_and_read_without_loading_torch():
     )
     path = f"{ROOT}:{ROOT / 'reference'}"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path, "PATH": ""}, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path, "PATH": ""}, timeout=600
     )
     assert done.returncode == 0, done.stderr
 

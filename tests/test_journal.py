@@ -164,11 +164,14 @@ def test_the_journal_of_another_living_process_is_left_alone_until_it_is_killed(
     ready, tell = os.pipe()
     child = os.fork()
     if child == 0:
-        mine = Journal(tmp_path)
-        mine.append("block 0", BLOCKS["block 0"])
-        os.write(tell, b"x")
-        time.sleep(60)
-        os._exit(0)
+        try:
+            mine = Journal(tmp_path)
+            mine.append("block 0", BLOCKS["block 0"])
+            os.write(tell, b"x")
+            time.sleep(600)
+        finally:
+            os._exit(1)
+    os.close(tell)
     try:
         assert os.read(ready, 1) == b"x"
         journal.settle(tmp_path, CLASSES)
@@ -179,7 +182,6 @@ def test_the_journal_of_another_living_process_is_left_alone_until_it_is_killed(
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(ready)
-        os.close(tell)
     journal.settle(tmp_path, CLASSES)
     assert equal(in_shards(tmp_path), first(1))
     assert journals(tmp_path) == []

@@ -22,8 +22,9 @@ class Server:
     folder: Path
     process: subprocess.Popen
 
-    def start(self, cache: Path, output: Path, kill_after: float | str = "") -> None:
-        self.process.stdin.write(f"{self.folder}\t{cache}\t{output}\t{kill_after}\n")
+    def start(self, cache: Path, output: Path, blocks: int | str = "", seconds: float = 0.0) -> None:
+        """blocks, seconds: it is killed so long after so many blocks."""
+        self.process.stdin.write(f"{self.folder}\t{cache}\t{output}\t{blocks}\t{seconds}\n")
         self.process.stdin.flush()
 
     def wait(self) -> bool:
@@ -35,11 +36,11 @@ class Server:
         assert not self.wait()
         return json.loads(output.read_text())
 
-    def undisturbed(self, scratch: Path) -> tuple[dict, float]:
-        """The record, and the seconds it takes."""
+    def undisturbed(self, scratch: Path) -> tuple[dict, int, float]:
+        """The record, its blocks, and the seconds that a block takes."""
         begun = time.perf_counter()
-        record = self.run(scratch / "undisturbed", scratch / "undisturbed.json")["record"]
-        return record, time.perf_counter() - begun
+        found = self.run(scratch / "undisturbed", scratch / "undisturbed.json")
+        return found["record"], found["blocks"], (time.perf_counter() - begun) / found["blocks"]
 
 
 @contextmanager
@@ -60,10 +61,10 @@ def test_runs_killed_at_twenty_random_moments_end_in_the_records_of_an_undisturb
     killed = resumed = 0
     with server(folder) as processes:
         processes.run(tmp_path / "first", tmp_path / "first.json")  # imports and warms up
-        undisturbed, length = processes.undisturbed(tmp_path)
+        undisturbed, blocks, each = processes.undisturbed(tmp_path)
         for trial in range(20):
             cache, output = tmp_path / f"cache{trial}", tmp_path / f"{trial}.json"
-            processes.start(cache, output, moments.uniform(0, length))
+            processes.start(cache, output, moments.randrange(blocks), moments.uniform(0, each))
             killed += processes.wait()
             again = processes.run(cache, output)
             assert again["record"] == undisturbed
@@ -79,16 +80,16 @@ def test_one_run_killed_again_and_again_ends_in_the_record_of_an_undisturbed_run
     moments = random.Random(1)
     with server(folder) as processes:
         processes.run(tmp_path / "first", tmp_path / "first.json")
-        undisturbed, length = processes.undisturbed(tmp_path)
+        undisturbed, _, each = processes.undisturbed(tmp_path)
         for _ in range(8):
-            processes.start(tmp_path / "cache", tmp_path / "again.json", moments.uniform(0, length / 2))
+            processes.start(tmp_path / "cache", tmp_path / "again.json", moments.randrange(2), moments.uniform(0, each))
             processes.wait()
         assert processes.run(tmp_path / "cache", tmp_path / "again.json")["record"] == undisturbed
 
 
 def test_two_runs_at_once_in_one_cache_are_both_right(folder, tmp_path):
     with server(folder) as one, server(folder) as other:
-        undisturbed, _ = one.undisturbed(tmp_path)
+        undisturbed, *_ = one.undisturbed(tmp_path)
         for round_ in range(3):
             cache = tmp_path / f"cache{round_}"
             outputs = [tmp_path / f"{round_}{name}.json" for name in ("one", "other")]

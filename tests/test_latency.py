@@ -175,7 +175,7 @@ def test_the_median_is_that_of_a_clock_inside_the_same_calls():
 
     for scenario in latency.SCENARIOS:
         seconds: list = []
-        session = Inside(VARIANT, seconds_per_image=0.002)
+        session = Inside(VARIANT, seconds_per_image=0.005)
         measured = measure_latency(session, 1, SIZE, 0.0, 60, 0.0, scenario=scenario)
         assert len(measured.warmups) + len(measured.values) == len(seconds)
         inside = samples.median(seconds[len(measured.warmups) :])

@@ -105,6 +105,33 @@ def test_at_least_five_products_and_as_long_as_asked():
     assert sum(values) >= 0.03
 
 
+def test_a_gpus_products_follow_each_other_and_are_timed_by_its_own_clock(monkeypatch):
+    """Launching and waiting is the host's: each product alone would count it."""
+    now = [0.0]
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = now[0]
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, other):
+            return 1000 * (other.at - self.at)
+
+    def product():
+        now[0] += 0.25
+
+    monkeypatch.setattr("torch.cuda.Event", Event)
+    call = products._waiting(product, "cuda:0")
+    assert call() == 0.25
+    assert now[0] == 0.25 * products.IN_A_ROW
+    assert peak._time(call, 0.0, 3) == ([0.25], [0.25] * 3)
+
+
 @pytest.mark.parametrize("operator", ["MatMul", "MatMulInteger", "QLinearMatMul", "QDQ"])
 def test_the_graphs_multiply(operator):
     graph, left, out = products._graph(operator, SHAPE)

@@ -55,7 +55,7 @@ def run_pytest(folder, *arguments, plugin="vggbench.pytest_plugin", **variables)
         capture_output=True,
         text=True,
         env=environment,
-        timeout=240,
+        timeout=600,
     )
 
 
@@ -85,7 +85,7 @@ def test_pytest_benchmark_compares_two_exported_files(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert "4 tests" in done.stdout

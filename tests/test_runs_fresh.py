@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import latency_workers
@@ -27,11 +28,24 @@ def test_a_fresh_process_answers_and_its_errors_are_raised_here():
         ("die", "killed by SIGKILL, for want of memory as a rule"),
         ("leave", "ended with status 3 and no answer"),
         ("run_out_of_memory", "out of memory"),
+        ("fill_the_gpu", "out of the GPU's memory"),
+        ("fail_peculiarly", "Peculiar: no kernel at line 3"),
+        ("fail_with_a_frame", "RuntimeError: no kernel"),
     ],
 )
 def test_a_process_that_dies_says_how(end, why):
     with pytest.raises(WorkerDied, match=f"^{why}$"):
         in_fresh_process(getattr(latency_workers, end))
+
+
+def test_a_process_is_ended_when_its_time_is_over():
+    assert runs_fresh.seconds_left() is None
+    with runs_fresh.ending_at(time.monotonic() + 600):
+        assert 0 < runs_fresh.seconds_left() <= 600
+        assert in_fresh_process(latency_workers.double, 2) == 4
+    with runs_fresh.ending_at(time.monotonic() + 0.1), pytest.raises(runs_fresh.TimeIsOver):
+        in_fresh_process(latency_workers.stay)
+    assert runs_fresh.seconds_left() is None
 
 
 def test_ctrl_c_does_not_reach_the_fresh_process_and_this_one_hears_it_again():
@@ -59,7 +73,7 @@ def test_a_step_that_reaches_for_the_network_fails_where_that_is_forbidden():
         "    except BackendUnavailable as error: print(error)\n"
     )
     path = f"{ROOT}:{ROOT / 'reference'}"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120,
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=600,
                           env={"PYTHONPATH": path, "PATH": ""})  # fmt: skip
     assert done.stdout.count("--no-network: something tried to reach") == 2, done.stderr
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -91,6 +91,7 @@ def test_parts_change_the_masks_and_nothing_else(images, tmp_path):
     assert apart(last("1"), last("4", parts=4)) > 1e-2
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12))
 def test_every_part_is_dealt_to_one_worker_in_order(each, world):
     found = [part for rank in range(world) for part in parallel.dealt(each * world, Group(rank, world, world))]

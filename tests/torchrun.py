@@ -29,4 +29,4 @@ def started(world: int, cache: Path, *arguments: str, **variables: str) -> subpr
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     environment |= {"PYTHONPATH": path, "VGGBENCH_CACHE": str(cache), **variables}
     command = [sys.executable, *start, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)

@@ -146,7 +146,7 @@ def start(task: dict) -> list[int]:
         rank, seconds = task["kill"]
         time.sleep(seconds)
         # On a busy machine nothing may be stored by then, and the kill would show nothing.
-        until = time.monotonic() + 30
+        until = time.monotonic() + 300
         while not ready(task, rank) and time.monotonic() < until:
             time.sleep(0.005)
         os.kill(workers[rank], signal.SIGKILL)

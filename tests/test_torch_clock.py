@@ -1,5 +1,7 @@
 """Seconds by events, in a mode: what lies between two events, captures, queries in flight; on a stand-in for CUDA."""
 
+import weakref
+
 from backend_inputs import images
 from fake_torch_cuda import Cuda
 
@@ -69,3 +71,13 @@ def test_transfers_lie_within_the_time_where_they_are_asked_for():
     assert found.time_calls(images(1), 2, False) == [1.0] * 2
     assert info["clock"] == "CUDA events around one enqueue and transfers both"
     assert info["transfers"].startswith("host to device and back")
+
+
+def test_what_it_keeps_is_freed_when_it_is_told_to_forget():
+    found, _, _ = clock(Mode(cuda_graph=True))
+    batch = images(2)
+    found.time_calls(batch, 1, False)
+    kept = [weakref.ref(each) for each in (found._input, found._host, found._launch)]
+    found.forget()
+    assert [each() for each in kept] == [None] * 3
+    assert found.time_calls(batch, 1, False) == [0.5]

@@ -98,12 +98,9 @@ class TorchSession:
             "torch": torch.__version__,
             "memory_format": "channels_last",
         }
+        self._settle: Callable[[], None] = lambda: None
         if cuda:
-            # Otherwise "fp32" convolutions run in TF32, with 10 bits of mantissa.
-            torch.backends.cudnn.allow_tf32 = variant.precision == "tf32"
-            torch.backends.cuda.matmul.allow_tf32 = variant.precision == "tf32"
-            # Crops are of one size, worth a search for the fastest kernel; dense images are of many.
-            torch.backends.cudnn.benchmark = not dense
+            self._settle = functools.partial(settle, variant.precision == "tf32", not dense)
             self.info |= {
                 "gpu": torch.cuda.get_device_name(device),
                 "cuda": torch.version.cuda,
@@ -119,18 +116,26 @@ class TorchSession:
         forward = functools.partial(_scores, placed, variant.score_pool if dense else None)
         self._forward: Forward | None = compile(placed, forward) if compile else forward
         if cuda:
-            clock = TorchClock(self._on_device, device, self.info, own_graph)
-            self.time_calls, self.use = clock.time_calls, clock.use
+            self._clock = TorchClock(self._on_device, device, self.info, own_graph)
+            self.time_calls, self.use = self._time_calls, self._clock.use
             check = functools.partial(check_scores, variant=variant)
-            self.submit = PixelQueue(self._on_device, variant.weights.preprocess, device, check)
+            self.submit = PixelQueue(self._settled, variant.weights.preprocess, device, check)
 
     def __call__(self, images: Array) -> Array:
         check_images(images, self._variant)
         if self._forward is None:
             raise ValueError("This session is closed.")
         with torch.inference_mode():
-            result: Array = self._on_device(self._upload(images)).cpu().contiguous().numpy()
+            result: Array = self._settled(self._upload(images)).cpu().contiguous().numpy()
         return check_scores(result, self._variant)
+
+    def _time_calls(self, images: Array, calls: int, back_to_back: bool) -> list[float]:
+        self._settle()  # once: what it costs the host must not stand between two events
+        return self._clock.time_calls(images, calls, back_to_back)
+
+    def _settled(self, images: Tensor) -> Tensor:
+        self._settle()
+        return self._on_device(images)
 
     def _on_device(self, images: Tensor) -> Tensor:
         """float32 images on the device -> their scores there."""
@@ -155,9 +160,21 @@ class TorchSession:
         self._forward = self._staging = None
         if hasattr(self, "submit"):
             del self.submit  # its pinned buffers
+            self._clock.forget()
         torch.set_num_threads(self._threads_before)
         if self.device != "cpu":
             torch.cuda.empty_cache()
+
+
+def settle(tf32: bool, benchmark: bool) -> None:
+    """torch's switches for CUDA, which are the whole process': a session opened since may have turned them.
+
+    benchmark: crops are of one size, worth a search for the fastest kernel; dense images are of many.
+    """
+    # Otherwise "fp32" convolutions run in TF32, with 10 bits of mantissa.
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = benchmark
 
 
 def _scores(model: VGG, score_pool: str | None, x: Tensor) -> Tensor:

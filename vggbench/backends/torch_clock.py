@@ -32,13 +32,14 @@ class TorchClock:
         self._run, self._device, self._info, self._cuda = run, device, info, cuda
         self._own_graph = own_graph
         self._stream: Any = cuda.Stream(device)
-        self._launch: Callable[[], Tensor] | None = None
-        self._key: tuple[Any, ...] = ()
+        self._launch: Callable[[], Tensor] | None
+        self._key: tuple[Any, ...]
         self.use(Mode())
 
     def use(self, mode: Mode) -> None:
         """From the next call on; the session's info says it."""
-        self.mode, self._key = mode, ()
+        self.mode = mode
+        self.forget()
         bracket = (
             "around one enqueue" if mode.transfers == "none" else f"around one enqueue and transfers {mode.transfers}"
         )
@@ -50,12 +51,17 @@ class TorchClock:
         with torch.inference_mode(), self._cuda.stream(self._stream):
             return self._back_to_back(calls) if back_to_back else self._in_turn(calls)
 
+    def forget(self) -> None:
+        """Free what is kept between calls: the input on the device, its copies on the host, the graph."""
+        self._key, self._launch = (), None
+        self._host = self._input = self._back = torch.empty(0)
+
     def _place(self, images: Array) -> None:
         """Input, output and graph for these images, made once."""
         key = (images.shape, images.__array_interface__["data"][0])
         if key == self._key:
             return
-        self._launch = None
+        self.forget()
         pinned = self._cuda.is_available()
         with torch.inference_mode(), self._cuda.stream(self._stream):
             self._host = torch.from_numpy(images)

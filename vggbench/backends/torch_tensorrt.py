@@ -169,7 +169,7 @@ class TrtTorchSession:
         if self._engines is None:
             return
         self._engines = self._engine = self._staging = None
-        self._clock.use(Mode())
+        self._clock.forget()
         torch.cuda.empty_cache()
 
     def prepare(self, height: int, width: int) -> Engine:

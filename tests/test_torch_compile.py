@@ -1,12 +1,16 @@
 """torch.compile: the contract on one small network, because each compilation takes seconds."""
 
+import types
+
 import numpy as np
 import pytest
 import torch
 from backend_inputs import images, make, reference, relative
 
-from vggbench.backends import open_session, torch_compile
+from vggbench.backends import made_for_a_batch, open_session, torch_compile
+from vggbench.backends.pytorch import TorchSession
 from vggbench.errors import BackendUnavailable, UsageError
+from vggbench.runs_timing import Task, time_variant
 
 missing = torch_compile.available()
 
@@ -41,6 +45,48 @@ def test_compiled_scores_are_the_reference_networks_and_compilation_is_recorded(
     assert torch.get_num_threads() <= before
     with pytest.raises(ValueError, match="closed"):
         session(batch)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.skipif(missing is not None, reason=str(missing))
+def test_a_second_batch_is_timed_on_kernels_of_its_own():
+    """In one session it would get kernels for any batch, chosen by the first one's."""
+    assert made_for_a_batch("torch-compile")
+    variant = make("torch-compile", "shallow-B")
+    task = Task(variant, (2, 3), (64, 64), device="cpu", threads=2, min_seconds=0.0, max_seconds=0.0, min_iterations=1)
+    assert [record.networks[0].session["compilations"] for record in time_variant(task)] == [1, 1]
+
+
+class OnAGpu(TorchSession):
+    """Times and takes pixels as on a GPU, on the CPU."""
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.time_calls = lambda images, calls, back_to_back: [float(self(images).shape[0])] * calls
+        self.submit = lambda pixels: lambda: self(pixels)
+        self._clock = types.SimpleNamespace(forget=lambda: None)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.skipif(missing is not None, reason=str(missing))
+def test_compilation_is_recorded_and_fails_in_one_line_where_a_gpus_clock_times_too(monkeypatch):
+    monkeypatch.setattr(torch_compile, "TorchSession", OnAGpu)
+    session = open_session(make("torch-compile", "shallow-B"), "cpu", 2)
+    assert session.time_calls(images(2), 3, False) == [2.0] * 3
+    assert session.info["compilations"] == 1
+    assert session.info["compile_seconds"] > 0
+    assert session.submit(images(2))().shape == (2, 60), "an evaluation on a GPU hands over pixels, as to eager PyTorch"
+    session.close()
+    assert not hasattr(session, "submit")
+
+    def fail(*_, **__):
+        raise RuntimeError("the compiler\ncrashed")
+
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", fail)
+    session = open_session(make("torch-compile", "shallow-B"), "cpu", 2)
+    with pytest.raises(BackendUnavailable, match="Use --backend pytorch"):
+        session.time_calls(images(2), 1, False)
+    session.close()
 
 
 @pytest.mark.skipif(missing is not None, reason=str(missing))

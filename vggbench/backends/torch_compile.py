@@ -9,8 +9,9 @@ import shutil
 import sysconfig
 import time
 import types
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from vggbench.variants import Variant
 
 _COMPILERS = ("g++", "clang++", "c++")
 _numbers = itertools.count()
+R = TypeVar("R")
 
 
 def available() -> str | None:
@@ -45,6 +47,13 @@ def open_session(variant: Variant, device: str, threads: int | None) -> Compiled
     return CompiledSession(variant, resolve_device(device, torch.cuda.is_available()), threads or default_threads())
 
 
+def open_for(variant: Variant, device: str, threads: int | None, batch: int, size: tuple[int, int]) -> CompiledSession:
+    """For one batch and size, because a second batch size would get kernels made for any: max-autotune then chooses
+    them by whichever size came first. See backends.open_for.
+    """
+    return open_session(variant, device, threads)
+
+
 class CompiledSession:
     """A TorchSession whose function is compiled; see vggbench.backends.Session.
 
@@ -60,25 +69,34 @@ class CompiledSession:
         self._session = TorchSession(variant, device, threads, compile, own_graph)
         self.device = device
         self.info: dict[str, Any] = self._session.info
+        for name in ("time_calls", "submit"):  # on a GPU
+            if hasattr(self._session, name):
+                setattr(self, name, functools.partial(self._compiling, getattr(self._session, name)))
         if device != "cpu":
-            self.time_calls, self.use = self._session.time_calls, self._session.use
+            self.use = self._session.use
         self.info |= {"compiler": "inductor", "mode": mode, "compilations": 0, "compile_seconds": 0.0}
 
     def __call__(self, images: Array) -> Array:
+        return self._compiling(self._session, images)
+
+    def _compiling(self, call: Callable[..., R], *given: Any, **named: Any) -> R:
+        """The call, in which something may be compiled."""
         before, start = _compiled(), time.perf_counter()
         try:
-            scores = self._session(images)
+            found = call(*given, **named)
         except TorchDynamoException as error:
             why = " ".join(str(error.__cause__ or error).split())[:200]
             raise BackendUnavailable(f"torch.compile failed ({why}). Use --backend pytorch.") from error
         if _compiled() > before:
             self.info["compilations"] += _compiled() - before
             self.info["compile_seconds"] = round(self.info["compile_seconds"] + time.perf_counter() - start, 3)
-        return scores
+        return found
 
     def close(self) -> None:
         """Free the device's memory; a second close does nothing."""
         self._session.close()
+        for name in ("time_calls", "submit"):
+            self.__dict__.pop(name, None)
 
 
 def _compile(model: VGG, forward: Forward, *, mode: str, dense: bool) -> Forward:

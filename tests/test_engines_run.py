@@ -200,6 +200,27 @@ def test_a_graph_is_captured_anew_after_a_change_of_shape_or_mode(machine, opene
     assert session.info["cuda_graph"] == "off"
 
 
+def test_an_input_is_put_on_the_gpu_once_for_all_looks_at_its_times(machine, opened):
+    """A GPU that rests while the host copies the same images again cools, and is then faster than its peers were."""
+    _, cuda, _ = machine()
+    session, batch = opened("tensorrt"), images(2)
+
+    def copies(*timed):
+        before = cuda.calls.count("cudaMemcpyAsync")
+        session.time_calls(*timed)
+        return cuda.calls.count("cudaMemcpyAsync") - before
+
+    assert [copies(batch, calls, back) for calls, back in ((1, False), (5, False), (5, True))] == [2, 0, 0]
+    session(batch)
+    assert copies(batch, 1, False) == 2, "what ran in between may have left other images there"
+    assert copies(images(2, seed=1), 1, False) == 2
+    session.use(LIKE["trtexec-11"])
+    assert copies(batch, 1, False) == 2
+    session._runner.reshape((3, 3, 64, 64))
+    assert copies(batch, 1, False) == 2
+    assert session.info["cuda_graph"] == "captured"
+
+
 def test_a_capture_that_fails_is_said_and_plain_enqueues_are_timed(machine, opened, caplog):
     from fake_cuda import cudaError_t
 

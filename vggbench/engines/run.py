@@ -34,7 +34,7 @@ class Runner:
     """A plan, ready to run. Not for several threads at once.
 
     channels_last: whether the input is (n, h, w, 3). changes: of the context's shape or addresses so far; what was
-    captured before one is stale. Raises PlanRefused, BackendUnavailable where memory is full.
+    captured before one is stale. pieces: sent so far. Raises PlanRefused, BackendUnavailable where memory is full.
     """
 
     def __init__(self, trt: Any, plan: bytes, buffers: Buffers) -> None:
@@ -47,7 +47,7 @@ class Runner:
         self.context: Any = None
         self._shape: tuple[int, ...] | None = None
         self._bound: tuple[Slot, tuple[int, ...]] | None = None
-        self.changes = 0
+        self.changes = self.pieces = 0
         self._streams: list[Stream] = []
         try:
             for _ in range(2):
@@ -124,6 +124,7 @@ class Runner:
         while len(self._flying) >= SLOTS:
             self._read_oldest()
         slot = self._free_slot()
+        self.pieces += 1
         try:
             self._send(slot, piece)
         except BaseException:
@@ -189,6 +190,7 @@ class Runner:
     def reshape(self, shape: tuple[int, ...]) -> None:
         """Set the context to images of that shape; nothing runs."""
         self._shape = self._bound = None
+        self.changes += 1
         if not self.context.set_input_shape(self.input.name, shape):
             raise BackendUnavailable(f"TensorRT refused images of {shape}; the engine takes {self.profile}.")
         unknown = self.context.infer_shapes()

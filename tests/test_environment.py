@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,34 @@ def test_nvml_is_asked_for_the_gpu_that_cuda_shows_by_its_uuid(monkeypatch):
     assert environment.nvml_handle(Nvml(), 1) == b"GPU-292a2b2c-2d2e-2f30-3132-333435363738"
     with pytest.raises(OSError, match="UUID of device 2"):
         environment.nvml_handle(Nvml(), 2)
+
+    class Sliced:
+        def nvmlDeviceGetHandleByUUID(self, uuid: bytes) -> bytes:
+            if not uuid.startswith(b"MIG-"):
+                raise LookupError("NVMLError_NotFound")
+            return uuid
+
+    assert environment.nvml_handle(Sliced(), 0) == b"MIG-28292a2b-2c2d-2e2f-3031-323334353637"
+
+
+def test_what_nvml_refuses_is_left_out_and_the_rest_is_recorded():
+    class Nvml:
+        NVML_CLOCK_SM, NVML_CLOCK_MEM = 1, 2
+
+        def nvmlSystemGetDriverVersion(self) -> str:
+            return "580.159.04"
+
+        def nvmlDeviceGetMemoryInfo(self, handle: object) -> types.SimpleNamespace:
+            return types.SimpleNamespace(total=80 << 30)
+
+        def nvmlDeviceGetClockInfo(self, handle: object, which: int) -> int:
+            raise RuntimeError("NVMLError_NotSupported")
+
+        def nvmlDeviceGetMaxClockInfo(self, handle: object, which: int) -> int:
+            return 1980
+
+    found = {"gpu_driver": "580.159.04", "gpu_memory_bytes": 80 << 30, "gpu_max_sm_clock_mhz": 1980}
+    assert environment._nvml_facts(Nvml(), 0) == found
 
 
 def test_a_driver_without_a_device_is_no_cuda(monkeypatch):

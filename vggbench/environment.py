@@ -13,8 +13,8 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +201,11 @@ def nvml_handle(nvml: Any, index: int) -> Any:
     if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), index) or driver.cuDeviceGetUuid_v2(uuid, device):
         raise OSError(f"The driver does not tell the UUID of device {index}.")
     digits = bytes(uuid).hex()
-    parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
-    return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{'-'.join(parts)}".encode())
+    name = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    try:
+        return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{name}".encode())
+    except Exception:  # it does not know that one: a slice of a GPU has its own, by another prefix
+        return nvml.nvmlDeviceGetHandleByUUID(f"MIG-{name}".encode())
 
 
 def _gpu() -> dict[str, Any]:
@@ -216,18 +219,27 @@ def _gpu() -> dict[str, Any]:
 
         pynvml.nvmlInit()
         try:
-            handle = nvml_handle(pynvml, 0)
-            found |= {
-                "gpu_driver": _text(pynvml.nvmlSystemGetDriverVersion()),
-                "gpu_memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-                "gpu_sm_clock_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
-                "gpu_max_sm_clock_mhz": pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM),
-                "gpu_memory_clock_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
-            }
+            found |= _nvml_facts(pynvml, nvml_handle(pynvml, 0))
         finally:
             pynvml.nvmlShutdown()
-    except Exception as error:  # the package is absent, or NVML refuses one of the questions on this machine
+    except Exception as error:  # the package is absent, or NVML does not start
         found["gpu_details"] = f"not available: {type(error).__name__}"
+    return found
+
+
+def _nvml_facts(nvml: Any, handle: Any) -> dict[str, Any]:
+    """What NVML answers; what it refuses on this machine (clocks of a slice of a GPU, say) is left out alone."""
+    questions: dict[str, Callable[[], Any]] = {
+        "gpu_driver": lambda: _text(nvml.nvmlSystemGetDriverVersion()),
+        "gpu_memory_bytes": lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+        "gpu_sm_clock_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+        "gpu_max_sm_clock_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
+        "gpu_memory_clock_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
+    }
+    found = {}
+    for name, ask in questions.items():
+        with suppress(Exception):
+            found[name] = ask()
     return found
 
 

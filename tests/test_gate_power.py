@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-PATH = Path(__file__).parent / "bench" / "gate_power.py"
+BENCH = Path(__file__).parent / "bench"
 
 
 @pytest.fixture(scope="module")
 def power():
-    spec = importlib.util.spec_from_file_location("gate_power", PATH)
-    module = sys.modules["gate_power"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(BENCH))
+    try:
+        import gate_power
+    finally:
+        sys.path.remove(str(BENCH))
+    return gate_power
 
 
 def test_of_two_hundred_gates_on_equal_code_at_most_two_percent_regress(power):
@@ -75,6 +76,17 @@ def test_every_interval_for_rounds_is_near_the_one_taken_where_noise_is_normal(p
     found = power.methods(power.Noise(process_cv=0.01), 60, 7, interleaved=True)
     assert len(found) == 4
     assert all(share > 0.9 for _, share in found.values())
+
+
+def test_bounds_by_ranks_stand_where_the_tables_put_them(power):
+    # Of seven and seven Mann and Whitney's U may be 8 at most, of seven Wilcoxon's sum of ranks 2: 5 %, two-sided.
+    steps = np.arange(7.0)
+    apart = power.other_intervals(np.exp(-steps), np.exp(7 * steps))  # all differences from 0 to 48
+    assert apart["Hodges and Lehmann"] == pytest.approx(8.0)
+    moved = 3.0**steps
+    means = sorted((one + other) / 2 for number, one in enumerate(moved) for other in moved[number:])
+    in_rounds = power.other_intervals_in_rounds(np.ones(7), np.exp(moved / 1000))
+    assert in_rounds["Wilcoxon's signed ranks"] == pytest.approx(means[2] / 1000)
 
 
 def test_noise_is_estimated_from_records(power):

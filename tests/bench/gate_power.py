@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import signal, stats
+from gate_intervals import other_intervals, other_intervals_in_rounds
+from scipy import signal
 
 from vggbench.gate import Limits, compare
 from vggbench.gate_pairs import name_of
@@ -90,42 +91,6 @@ def power(bounds: np.ndarray, slowdown: float) -> float:
 def smallest_found(bounds: np.ndarray, share: float = 0.9) -> float:
     """The slowdown that this share of gates finds."""
     return math.expm1(math.log1p(TOLERANCE) - float(np.quantile(bounds, 1 - share)))
-
-
-def other_intervals(base: np.ndarray, head: np.ndarray) -> dict[str, float]:
-    """Lower 97.5 % bounds of log ratios by methods that were not taken for processes apart."""
-    a, b = np.log(base), np.log(head)
-    differences = np.sort((b[:, None] - a[None, :]).ravel())
-    n = len(a)
-    rank = int(stats.norm.ppf(0.025) * math.sqrt(n * n * (2 * n + 1) / 12) + n * n / 2)
-    welch = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
-    resampled = stats.bootstrap(
-        (a, b), lambda x, y, axis: np.median(y, axis=axis) - np.median(x, axis=axis), method="BCa",
-        n_resamples=1999, vectorized=True, random_state=0,
-    )  # fmt: skip
-    return {
-        "Welch's t of means": welch.low,
-        "Hodges and Lehmann": float(differences[max(rank, 0)]),
-        "BCa bootstrap of medians": float(resampled.confidence_interval.low),
-    }
-
-
-def other_intervals_in_rounds(base: np.ndarray, head: np.ndarray) -> dict[str, float]:
-    """The same of rounds: intervals of the mean, the median and the pseudo-median of the rounds' log ratios."""
-    moved = np.log(head) - np.log(base)
-    count = len(moved)
-    first, second = np.triu_indices(count)
-    walsh = np.sort((moved[first] + moved[second]) / 2)
-    signed_ranks = np.array([1.0])
-    for rank in range(1, count + 1):  # how often each sum of signed ranks comes, over all 2^count signs
-        signed_ranks = np.concatenate([signed_ranks, np.zeros(rank)]) + np.concatenate([np.zeros(rank), signed_ranks])
-    place = int(np.searchsorted(np.cumsum(signed_ranks) / 2**count, 0.025, side="right"))
-    drawn = np.median(moved[np.random.default_rng(0).integers(0, count, (1999, count))], axis=1)
-    return {
-        "Student's t of the mean": stats.ttest_1samp(moved, 0.0).confidence_interval(0.95).low,
-        "Wilcoxon's signed ranks": float(walsh[max(place - 1, 0)]),
-        "percentile bootstrap of the median": float(np.quantile(drawn, 0.025)),
-    }
 
 
 def methods(

@@ -21,7 +21,9 @@ def test_the_command_names_licence_and_citation_before_it_downloads(server, monk
     assert result.exit_code == 5
     told = result.stderr.splitlines()
     assert told[0].startswith("vggbench: VGG_ILSVRC_16_layers by Visual Geometry Group")
-    assert told[1].startswith("vggbench: Licence: gist revisions differ: 'CC BY-NC 4.0'")
+    assert told[1].startswith(
+        "vggbench: Licence: the models' pages differ, CC BY-NC 4.0 or what http://www.robots.ox.ac.uk/~vgg/"
+    )
     assert "arXiv 1409.1556" in told[2]
     assert "answers 404" in told[3]
     assert len(told) == 4

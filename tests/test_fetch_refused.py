@@ -116,6 +116,8 @@ def test_no_server_at_all_is_one_line(server):
     with pytest.raises(WeightsError, match="ConnectionError") as error:
         fetch(dead)
     assert "\n" not in str(error.value)
+    assert "object at 0x" not in str(error.value)
+    assert str(error.value).endswith("Nothing came; try again. Or bring the file from elsewhere: --weights D=FILE.")
 
 
 def test_a_file_of_that_name_that_is_another_is_not_written_over(server, tmp_path):

@@ -68,7 +68,9 @@ def test_the_commands_convert_verify_and_tell(tmp_path, states, monkeypatch):
     assert len(result.stderr.splitlines()) == 1
     rows = json.loads(command("weights", "list", "--json").stdout)
     assert {row["status"] for row in rows} == {"sample", "random", "authors", "other", "none"}
-    assert "vggbench train" in command("weights", "list").stdout
+    listed = command("weights", "list").stdout
+    assert "vggbench train" in listed
+    assert "http://www.robots.ox.ac.uk/~vgg/research/very_deep/" in listed  # whose licence the authors' models have
 
 
 @pytest.mark.skipif(FULL, reason="of small files only")

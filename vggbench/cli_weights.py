@@ -28,9 +28,14 @@ def weights_list(json: options.Json = False) -> None:
     if json:
         print_json(found)
         return
+    say(f"{'name':28} {'network':24} {'S':10} {'from':8}")
     for row in found:
         here = "here" if row["available"] else row.get("note", "")
         say(f"{row['name']:28} {row['network']:24} {row.get('train_scale') or '':10} {row['status']:8} {here}")
+    say("")
+    terms = dict.fromkeys((row["status"], row["publisher"], row["licence"]) for row in found if row.get("publisher"))
+    for status, publisher, licence in terms:
+        say(f"{status}: {publisher}; licence: {licence}")
 
 
 def weights_fetch(
@@ -117,7 +122,10 @@ def weights_info(
         print_json(fields)
         return
     for key, value in fields.items():
-        say(f"{key:15} {value}")
+        inner = value.items() if isinstance(value, dict) else ((None, value),)
+        for name, each in inner:
+            text = ", ".join(map(str, each)) if isinstance(each, list | tuple) else each
+            say(f"{key if name is None else f'{key} {name}':17} {'none' if text is None else text}")
 
 
 def _readable(found: Path, file: Path, network: str | None, preprocess: str | None) -> tuple[Path, Any, Any]:

@@ -88,11 +88,9 @@ def _common(key: str) -> dict[str, Any]:
 
 
 def _authors() -> Iterator[Published]:
-    licence = ""
     for model in paper.public_models()["authors_caffe"]:
         if "caffemodel_url" not in model:
             continue
-        licence = model["licence"] if model["licence"] != "as above" else licence
         yield Published(
             name=model["name"],
             network=model["config"],
@@ -102,7 +100,6 @@ def _authors() -> Iterator[Published]:
             url=model["caffemodel_url"],
             digest_kind="sha1",
             digest=model["caffemodel_sha1"],
-            licence=licence,
             training=model["training"],
             train_scale=paper.PUBLIC_TRAIN_SCALE,
             megabytes=float(model["size"].split()[0]),

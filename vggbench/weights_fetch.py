@@ -112,7 +112,8 @@ def _whole(model: Published, url: str, file: IO[bytes], progress: Report) -> Non
             return
     came = _size(file)
     if reason:
-        raise WeightsError(f"{url}: {reason}. {came:,} bytes are kept; the same command goes on there.")
+        kept = f"{came:,} bytes are kept; the same command goes on there." if came else "Nothing came; try again."
+        raise WeightsError(f"{url}: {reason}. {kept} Or bring the file from elsewhere: --weights {model.network}=FILE.")
     file.seek(0)
     page = " It is a web page." if file.read(64).lstrip().startswith(b"<") else ""
     _empty(file)
@@ -215,6 +216,11 @@ def _empty(file: IO[bytes]) -> None:
 
 
 def _words(error: Exception) -> str:
-    """requests' errors nest others and name objects in memory; their kind and first words are enough."""
-    text = str(error) if isinstance(error, _Broken) else f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-    return text.rstrip(".")
+    """requests' errors nest others and name objects in memory; their kind and what the innermost says are enough."""
+    if isinstance(error, _Broken):
+        return str(error).rstrip(".")
+    inner: BaseException = error
+    while (deeper := inner.__cause__ or inner.__context__) is not None:
+        inner = deeper
+    said = inner.strerror if isinstance(inner, OSError) and inner.strerror else str(inner)
+    return f"{type(error).__name__}: {' '.join(said.split())[:120]}".rstrip(".")

@@ -38,7 +38,7 @@ def test_real_labels_are_described_as_such(tmp_path, own_cache):
     root = files(tmp_path / "val", imagenet_layouts.val_name(30))
     real = real_file(tmp_path / "real.json", {30: [65, 970]})
     out = describe(root, "--labels", real, "-q").stdout
-    assert "  labels       ReaL, 2 to 2 an image" in out
+    assert "  labels       ReaL, 2 an image" in out
     assert "is 65 (n01751748) or 970 (n09193705)" in out
     assert "an image is right if the answer, or one of the first five, is among its labels" in out
 

@@ -128,6 +128,17 @@ def show_verdicts(rows: Sequence[Mapping[str, Any]]) -> None:
         say(f"{kind}: {listed}: {reason}{f'. Likely: {likely}' if likely else ''}")
 
 
+def show_judged(findings: Sequence[Any]) -> None:
+    """Verdict, effect in points of top-1 error with its 95 % interval, and what the paper says."""
+    if findings:
+        say(f"\n{'verdict':12} {'effect, points':24} finding")
+    for found in findings:
+        effect = "not measured"
+        if found.effect_points is not None:
+            effect = f"{found.effect_points:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+        say(f"{found.verdict:12} {effect:24} {found.statement}")
+
+
 def published_errors(beside: Mapping[str, Any]) -> str:
     """Someone's errors in percent, of a row of summary_of()'s anchors."""
     found = (("top-1", beside["top1_error_percent"]), ("top-5", beside["top5_error_percent"]))

@@ -10,7 +10,7 @@ import typer
 from vggbench import cli_options as options
 from vggbench import progress
 from vggbench.cli_common import note, print_json, say, warn_of_fallbacks
-from vggbench.cli_explain import published_errors, show_estimate, show_missing, show_stages, show_verdicts
+from vggbench.cli_explain import published_errors, show_estimate, show_judged, show_missing, show_stages, show_verdicts
 from vggbench.cli_workers import let_waiting_threads_sleep, threads_each, workers
 
 
@@ -147,10 +147,7 @@ def _show_reproduced(done: Any, json: bool, explain: bool) -> None:
             f"{row['top5_error_percent']:8.2f}   {_paper(row)}"
         )
     show_verdicts([{**row, "label": label} for label, row in rows])
-    if done.findings:
-        say("")
-    for finding in done.findings:
-        say(f"{finding.verdict:12} {finding.statement}")
+    show_judged(done.findings)
     show_missing(done.missing)
     if explain:
         show_stages(done.stages)
@@ -268,7 +265,8 @@ def _show_evaluated(record: Any, counts: dict[str, Any], why: str, out: Path | N
         say(f"{beside['kind']}: {beside['who']}, {published_errors(beside)}; {beside['reason']}")
     if summary["bad"]:
         note(f"{len(summary['bad'])} images were left out, the first: {summary['bad'][0]['id']}")
-    say(f"{counts['views_per_second']:.1f} views/s, {counts['cached']:,} image-passes were in the cache")
+    computed = f"{counts['views_per_second']:.1f} views/s" if counts["computed"] else "nothing was computed"
+    say(f"{computed}, {counts['cached']:,} image-passes were in the cache")
     if explain:
         show_stages(counts["stages"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Collection
 from typing import Annotated
 
 import typer
@@ -79,11 +80,11 @@ def data_describe(
         print_json(document)
         return
     empty = f"; {counts.count(0):,} classes without one" if 0 in counts else ""
-    several = f", {min(answers)} to {max(answers)} an image" if max(answers) > 1 else ""
+    several = f", {_between(answers)} an image" if max(answers) > 1 else ""
     part = "" if len(dataset.images) == dataset.total else f" of {dataset.total:,}"
     say(f"{dataset.name} ({dataset.split})")
     say(f"  taken for    {dataset.layout}")
-    say(f"  images       {len(dataset.images):,}{part}, {min(counts)} to {max(counts)} of each class{empty}")
+    say(f"  images       {len(dataset.images):,}{part}, {_between(counts)} of each class{empty}")
     say(f"  classes      {len(dataset.classes):,}: {', '.join(dataset.classes[:3])}, ...")
     say(f"  labels       {document['labels']}{several}")
     for note in dataset.notes:
@@ -92,6 +93,11 @@ def data_describe(
     say("The first in the order of evaluation; --images N takes the first N, which are even over the classes:")
     for image in dataset.images[:5]:
         say(f"  {image.id}  is {' or '.join(f'{label} ({dataset.classes[label]})' for label in image.labels)}")
+
+
+def _between(counts: Collection[int]) -> str:
+    """ "0 to 3", or "2" where all are equal."""
+    return f"{min(counts)} to {max(counts)}" if min(counts) != max(counts) else str(max(counts))
 
 
 def cache_ls(json: options.Json = False) -> None:

@@ -104,6 +104,19 @@ def test_command_prints_a_line_a_variant(command):
     assert "no table of layers" in err
 
 
+def test_command_prints_the_option_that_gives_back_what_it_promises(command, monkeypatch):
+    with_ranges(monkeypatch, ranges(block3_relu1=60))
+    asked = ("--reference", "fp32@onnxruntime", "--variant", "int8@onnxruntime", "--calibration", "ranges.json")
+    code, out, _ = command(*asked, "--sensitivity", "--keep", "1")
+    assert code == 0
+    none, option = out.splitlines()[-2:]
+    assert none.startswith("  none kept: ")
+    promised = re.fullmatch(r"  (--float-layers block3\.conv2): (\S+) %, (\d+) flips, (\d+) wrong", option)
+    code, out, _ = command(*asked, *promised[1].split())
+    (line,) = [line for line in out.splitlines() if line.startswith("int8@onnxruntime/cpu, block3.conv2 in float ")]
+    assert line.split()[-6] == promised[3]
+
+
 def test_command_writes_the_page_and_records_and_one_document(command, tmp_path):
     code, out, _ = command("--variant", "bf16@fake", "--out", str(tmp_path / "out"), "--json")
     document = json.loads(out)

@@ -114,6 +114,25 @@ def test_layer_with_an_absurd_range_comes_first_and_keeping_it_recovers_the_logi
     assert len(opened) == 2 + 2 * 11 + 1
 
 
+def test_layers_kept_before_stay_kept_while_the_others_are_judged(dozen, monkeypatch):
+    with_ranges(monkeypatch, ranges(block3_relu1=60))
+    monkeypatch.setattr(runs_inputs, "SAMPLE", dozen.name)
+    given = asked("int8@onnxruntime", reference="fp32@onnxruntime", sensitivity=True, keep=(1,))
+    (plain,) = runs_numerics.numerics(dozen, WEIGHTS, given)
+    kept = dataclasses.replace(given, float_layers=("block3.conv2",))
+    (record,) = runs_numerics.numerics(dozen, WEIGHTS, kept)
+    assert record.networks[0].calibration["float_layers"] == ["block3.conv2"]
+    assert [row["float_layers"] for row in runs_numerics.summaries([plain, record])] == ["", "block3.conv2"]
+    judged = [each.layer for each in record.numerics.sensitivity]
+    assert sorted(judged) == sorted(set(quantized_inputs(architecture("A"))) - {"block3.conv2"})
+    first, more = record.numerics.recovery
+    assert (first.float_layers, more.float_layers) == (["block3.conv2"], ["block3.conv2", judged[0]])
+    # What the sensitivity promised of keeping the layer is what the option gives.
+    promised = plain.numerics.recovery[1]
+    assert promised.float_layers == ["block3.conv2"]
+    assert (first.relative_l2, first.flips) == (promised.relative_l2, promised.flips)
+
+
 def test_sensitivity_leaves_no_graph_in_the_cache(dozen, tmp_path, monkeypatch):
     monkeypatch.setenv("VGGBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(ort, "_CACHED_BYTES", 0)

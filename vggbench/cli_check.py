@@ -28,7 +28,9 @@ def check(
         in_8_bits = (
             f"{len(info.fp8_layers)} layers in FP8" if info.fp8_layers else f"{len(info.int8_layers)} layers in INT8"
         )
-        say(f"weights {info.weights[:12]}, {in_8_bits}, {len(info.float_layers)} in float")
+        quantized = info.int8_layers or info.fp8_layers
+        names = f" ({', '.join(info.float_layers)})" if quantized and info.float_layers else ""
+        say(f"weights {info.weights[:12]}, {in_8_bits}, {len(info.float_layers)} in float{names}")
         for each in info.violations:
             say(f"{each.rule:20} {each.node}: {each.detail}. {EXPLANATIONS[each.rule]}")
     if info.violations:

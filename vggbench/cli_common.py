@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import sys
 import traceback
@@ -134,6 +135,24 @@ def say(text: str = "") -> None:
 def note(text: str) -> None:
     """A remark on standard error, where it does not disturb a pipe."""
     typer.echo(f"vggbench: {text}", err=True)
+
+
+def aligned(lines: list[list[str]]) -> list[str]:
+    """Columns of text, the first two to the left."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return [
+        " ".join(
+            text.ljust(width) if column < 2 else text.rjust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def figure(value: float) -> str:
+    """Four significant digits, no exponent."""
+    digits = 0 if value <= 0 else max(0, 3 - math.floor(math.log10(value)))
+    return f"{value:.{min(digits, 4)}f}"
 
 
 def warn_of_fallbacks(records: Iterable[Any]) -> None:

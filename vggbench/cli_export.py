@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vggbench import cli_options as options
+from vggbench import cli_quantized as quantized
 from vggbench.cli_common import print_json, say
 from vggbench.errors import UsageError
 
@@ -35,6 +36,7 @@ def export(
     layout: Annotated[
         str | None, typer.Option(help="Of int8: tensorrt, or cpu for ONNX Runtime (default: tensorrt).")
     ] = None,
+    float_layers: quantized.FloatLayers = None,
     storage_only: Annotated[
         bool,
         typer.Option("--storage-only", help="Of fp16: FP16 weights, FP32 layers, for CPUs that have no FP16."),
@@ -54,6 +56,7 @@ def export(
     from vggbench.variants import Variant
     from vggbench.weights import resolve
 
+    kept = quantized.float_layers(float_layers, network, [precision])
     size = options.size_of(weights, width, crop_size)
     found = resolve(weights, network, train_scale=train_scale, preprocess=preprocess, **size)
     choices = options.checked_choices({"score_pool": score_pool, "pool_rounding": pool_rounding})
@@ -64,7 +67,7 @@ def export(
         precision,
         pool_rounding=choices.pool_rounding,
         score_pool=choices.score_pool,
-        quantization=_quantization(precision, calibration, layout, found),
+        quantization=_quantization(precision, calibration, layout, kept, found),
     )
     model = graphs.build_graph(variant, opset, storage_only=storage_only)
     graph_files.write_model(model, out, external_weights)
@@ -76,13 +79,13 @@ def export(
 
 
 def _quantization(
-    precision: str, calibration: Path | None, layout: str | None, weights: Weights
+    precision: str, calibration: Path | None, layout: str | None, float_layers: tuple[str, ...], weights: Weights
 ) -> Quantization | None:
     """Raises UsageError for options that do not belong together, CalibrationError."""
     from vggbench.precisions import QUANTIZED
     from vggbench.ranges import LAYOUTS, Quantization
 
-    options.check_calibration(calibration, [precision])
+    quantized.check_belongs(calibration, [precision])
     if layout is not None and precision != "int8":
         raise UsageError(f"--layout belongs to int8, asked was {precision}. Leave it out.")
     if precision not in QUANTIZED:
@@ -96,7 +99,7 @@ def _quantization(
         )
     from vggbench.runs_calibrate import ranges_for
 
-    return Quantization(ranges_for(weights, file=calibration), layout=layout or "")
+    return Quantization(ranges_for(weights, file=calibration), float_layers, layout or "")
 
 
 def _say(document: dict[str, Any]) -> None:
@@ -104,6 +107,8 @@ def _say(document: dict[str, Any]) -> None:
     say(f"{document['path']}: {said['network']}, {said['arithmetic']}, {said['form']} form, opset {document['opset']}")
     if document["weights_file"]:
         say(f"weights  {document['weights_file']}")
+    if said.get("float_layers"):
+        say(f"float    {said['float_layers']}: asked for")
     if said.get("fp16_layers"):
         say(f"fp16     {said['fp16_layers']}: FP8 kernels do not take them")
     say(f"sha256   {document['sha256']}")

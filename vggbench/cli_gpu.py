@@ -11,7 +11,7 @@ import typer
 
 from vggbench import cli_options as options
 from vggbench import modes, progress
-from vggbench.cli_common import note, print_json, say, warn_of_fallbacks
+from vggbench.cli_common import aligned, figure, note, print_json, say, warn_of_fallbacks
 from vggbench.errors import UsageError
 
 
@@ -23,7 +23,7 @@ def gpu(
         str, typer.Option(help="D: VGG-16 and the sample family; all: the paper's six networks.")
     ] = "D",
     budget_seconds: Annotated[
-        float | None, typer.Option(min=1.0, help="No step starts later (default: 600; 1500 for all networks).")
+        float | None, typer.Option(min=1.0, help="It ends within them, the page written (default: 600; 1500 for all).")
     ] = None,
     only: Annotated[str | None, typer.Option(help="Only these steps, commas between.", metavar="NAME,NAME")] = None,
     weights: Annotated[str, typer.Option(help="Of the networks that are timed: random:SEED or sample.")] = "random:0",
@@ -154,8 +154,6 @@ def mode_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def peer_table(rows: list[dict[str, Any]]) -> list[str]:
     """Fits 100 columns."""
-    from vggbench.cli_latency import aligned, figure
-
     tails = [name for name in ("p90", "p99") if any(name in row["percentile_seconds"] for row in rows)]
     lines = [["prec", "backend", "batch", "images/s", "median ms", *tails, "CV %", "x eager fp16", "% peak", "% floor"]]
     for row in rows:

@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from vggbench import cli_options as options
+from vggbench import cli_quantized as quantized
 from vggbench import progress
-from vggbench.cli_common import note, print_json, say, warn_of_fallbacks
+from vggbench.cli_common import aligned, figure, note, print_json, say, warn_of_fallbacks
 from vggbench.errors import UsageError
+from vggbench.precisions import QUANTIZED
 
 _RUN = "How it is measured"
 _GPU = "On a GPU"
@@ -59,6 +61,7 @@ def latency(
     calibration: Annotated[
         Path | None, typer.Option(help="Ranges for int8 and fp8 (default: of 16 sample images).", metavar="FILE")
     ] = None,
+    float_layers: quantized.FloatLayers = None,
     peers: Annotated[
         bool, typer.Option("--peers", help="Every backend and precision here, batches 1, 8, 32 and 128.")
     ] = False,
@@ -87,14 +90,14 @@ def latency(
     """
     from vggbench import cli_gpu, runs_latency
 
-    mode = cli_gpu.mode_of(like, cuda_graph, transfers)
+    names, mode = _names(precision, "--precision"), cli_gpu.mode_of(like, cuda_graph, transfers)
     program = cli_gpu.trtexec_for(backend, peers) if check_trtexec else None
     if like:
         min_iterations, min_seconds, max_seconds = cli_gpu.like_limits()
     request = runs_latency.Request(
         network=network,
         weights=weights,
-        precisions=_names(precision, "--precision"),
+        precisions=names,
         backends=_names(backend, "--backend"),
         batches=batches_of(batch),
         size=_size(size),
@@ -106,6 +109,7 @@ def latency(
         max_seconds=max_seconds,
         min_iterations=min_iterations,
         calibration=calibration,
+        float_layers=quantized.float_layers(float_layers, network, QUANTIZED if peers else names),
         peak=peak,
         mode=mode,
         huge_pages=huge_pages,
@@ -248,18 +252,6 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     return aligned(lines)
 
 
-def aligned(lines: list[list[str]]) -> list[str]:
-    """Columns of text, the first two to the left."""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return [
-        " ".join(
-            text.ljust(width) if column < 2 else text.rjust(width)
-            for column, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-
-
 def _peak_lines(records: list[Any]) -> list[str]:
     from vggbench.shares import COPY, operations_per_second
 
@@ -291,9 +283,3 @@ def _cold(row: dict[str, Any]) -> str:
 
 def _milliseconds(seconds: float | None) -> str:
     return "-" if seconds is None else figure(1000 * seconds)
-
-
-def figure(value: float) -> str:
-    """Four significant digits, no exponent."""
-    digits = 0 if value <= 0 else max(0, 3 - math.floor(math.log10(value)))
-    return f"{value:.{min(digits, 4)}f}"

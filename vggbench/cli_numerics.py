@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vggbench import cli_options as options
+from vggbench import cli_quantized as quantized
 from vggbench import progress
 from vggbench.cli_common import note, print_json, say, warn_of_fallbacks
 from vggbench.errors import UsageError
@@ -37,6 +38,7 @@ def numerics(
             help="Ranges for int8 and fp8, from vggbench calibrate (default: the sample set's).", metavar="FILE"
         ),
     ] = None,
+    float_layers: quantized.FloatLayers = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="INT8 one layer at a time, and all but one: two sessions a layer.")
     ] = False,
@@ -62,6 +64,7 @@ def numerics(
     """What a precision moves, against FP32 on the same images: every layer, every image's logits, flipped answers."""
     from vggbench import runs_inputs, runs_numerics
 
+    specs = [runs_numerics.parse(text) for text in (reference, *(variant or ["bf16"]))]
     asked = runs_numerics.Asked(
         setting=runs_inputs.setting(device=device, threads=threads, on_bad=on_bad),
         reference=reference,
@@ -69,6 +72,7 @@ def numerics(
         form=form,
         scale=scale,
         calibration=calibration,
+        float_layers=quantized.float_layers(float_layers, network, [spec.precision for spec in specs]),
         sensitivity=sensitivity,
         keep=_counts(keep),
         sizes=options.engine_sizes(batch, sizes),
@@ -119,11 +123,12 @@ def _show(rows: list[dict[str, Any]], records: list[Any]) -> None:
     first = rows[0]
     counts = f"{first['images']:,} images, {first['reference_errors']:,} wrong"
     say(f"{first['network']} against {first['reference']}, {counts}")
-    width = max(7, *(len(row["variant"]) for row in rows))
+    names = [row["variant"] + (f", {row['float_layers']} in float" if row["float_layers"] else "") for row in rows]
+    width = max(7, *map(len, names))
     say(f"{'variant':{width}}     rel. L2        95 %  flips  lost  gained  wrong  p      p, Holm")
-    for row in rows:
+    for name, row in zip(names, rows, strict=True):
         say(
-            f"{row['variant']:{width}}  {_percent(row['relative_l2_median'])}  {_percent(row['relative_l2_p95'])}"
+            f"{name:{width}}  {_percent(row['relative_l2_median'])}  {_percent(row['relative_l2_p95'])}"
             f"  {row['flips']:5,} {row['lost']:5,}  {row['gained']:6,}  {row['variant_errors']:5,}"
             f"  {row['p']:<5.3g}  {row['p_holm']:.3g}"
         )
@@ -143,11 +148,8 @@ def _show_sensitivity(row: dict[str, Any], measured: Any) -> None:
             f"{_percent(each.without_relative_l2)}  {each.without_flips:4,} flips"
         )
     for each in measured.recovery:
-        kept = ", ".join(each.float_layers) or "none"
-        say(
-            f"  kept in FP32: {kept}: {_percent(each.relative_l2).strip()}, {each.flips:,} flips, "
-            f"{each.top1_errors:,} wrong"
-        )
+        kept = f"--float-layers {','.join(each.float_layers)}" if each.float_layers else "none kept"
+        say(f"  {kept}: {_percent(each.relative_l2).strip()}, {each.flips:,} flips, {each.top1_errors:,} wrong")
 
 
 def _percent(ratio: float) -> str:

@@ -4,7 +4,7 @@ a test compares the values named in the help with those accepted."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,23 +73,6 @@ Precisions = Annotated[
         help="One or several, as fp32,int8; findings are judged at the first (default: on the sample set "
         "fp32,bf16,int8 as far as they run here, else fp32).",
         autocompletion=known("precision"),
-        rich_help_panel=_HOW,
-    ),
-]
-Calibration = Annotated[
-    Path | None,
-    typer.Option(
-        help="Ranges for int8 and fp8, from vggbench calibrate (default: the sample family's own).",
-        metavar="FILE.json",
-        rich_help_panel=_HOW,
-    ),
-]
-Calibrations = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--calibration",
-        help="Ranges of a network for int8, repeatable; NETWORK:S=FILE names the training scale too.",
-        metavar="NETWORK=FILE",
         rich_help_panel=_HOW,
     ),
 ]
@@ -255,13 +238,6 @@ def size_of(weights: str, width: float | None, crop_size: int | None) -> dict[st
     return found
 
 
-def check_calibration(given: object, asked: Iterable[str]) -> None:
-    """Whether one of the precisions takes what --calibration names, if it does. Raises UsageError."""
-    names = list(asked)
-    if given and not set(names) & set(precisions.QUANTIZED):
-        raise UsageError(f"--calibration belongs to int8 and fp8, asked was {', '.join(names)}. Leave it out.")
-
-
 def scales_of(scale: int | None, scales: str | None) -> tuple[int, ...] | None:
     """--scale 384 or --scales 256,384,512; None if neither was given. Raises UsageError."""
     if scale is not None and scales is not None:
@@ -276,15 +252,20 @@ def scales_of(scale: int | None, scales: str | None) -> tuple[int, ...] | None:
         raise UsageError(f"Scales {scales!r}: accepted are pixels separated by commas, as 256,384,512.") from None
 
 
-def networks_and_files(given: list[str], what: str = "Weights") -> dict[tuple[str, str | None], str]:
+def networks_and_files(
+    given: list[str],
+    what: str = "Weights",
+    value: str = "FILE",
+    example: str = "D=vgg16.safetensors or D=ranges.json",
+) -> dict[tuple[str, str | None], str]:
     """--weights D=FILE or D:384=FILE, each once -> (network, training scale or None) -> file. Raises UsageError."""
     found: dict[tuple[str, str | None], str] = {}
     for text in given:
         name, equals, file = text.partition("=")
         if not equals or not name or not file:
             raise UsageError(
-                f"{what} {text!r}: accepted is NETWORK=FILE, as D=vgg16.safetensors or D=ranges.json, or with the "
-                "training scale D:256=FILE, 'D:[256;512]=FILE'."
+                f"{what} {text!r}: accepted is NETWORK={value}, as {example}, or with the training scale "
+                f"D:256={value}, 'D:[256;512]={value}'."
             )
         network, colon, scale = name.partition(":")
         key = (network, scale.replace("256-512", "[256;512]") if colon else None)

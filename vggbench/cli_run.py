@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from vggbench import cli_options as options
+from vggbench import cli_quantized as quantized
 from vggbench import progress
 from vggbench.cli_common import note, print_json, say, warn_of_fallbacks
 from vggbench.cli_explain import published_errors, show_estimate, show_judged, show_missing, show_stages, show_verdicts
 from vggbench.cli_workers import let_waiting_threads_sleep, threads_each, workers
+from vggbench.precisions import QUANTIZED
 
 
 def reproduce(
@@ -48,7 +50,8 @@ def reproduce(
     labels: options.Labels = None,
     backend: options.Backend = None,
     precision: options.Precisions = None,
-    calibration: options.Calibrations = None,
+    calibration: quantized.Calibrations = None,
+    float_layers: quantized.NetworksFloatLayers = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
     batch: options.Batch = None,
@@ -88,8 +91,8 @@ def reproduce(
             decoder=decoder,
             sizes=options.engine_sizes(batch, sizes, engine_input),
         )
-        if not left_out:
-            options.check_calibration(calibration, [each.precision for each in (setting, *others)])
+        names = [*(each.precision for each in (setting, *others)), *(QUANTIZED if left_out else ())]
+        quantized.check_belongs(calibration, names)
         request = runs_inputs.Request(
             data=data,
             labels=labels,
@@ -107,6 +110,7 @@ def reproduce(
             calibrations={
                 key: Path(file) for key, file in options.networks_and_files(calibration or [], "Calibrations").items()
             },
+            float_layers=quantized.networks_float_layers(float_layers, names),
         )
         with progress.shown(quiet or json or group.rank > 0) as report_progress:
             if dry_run:
@@ -191,7 +195,8 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Also write the record here.", metavar="FILE.jsonl")] = None,
     backend: options.Backend = None,
     precision: options.Precision = "fp32",
-    calibration: options.Calibration = None,
+    calibration: quantized.Calibration = None,
+    float_layers: quantized.FloatLayers = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
     batch: options.Batch = None,
@@ -218,7 +223,8 @@ def evaluate(
         choices = _choices(score_pool, pool_rounding, grid_extent, grid_rounding, resize_filter, side_rounding, exif)
         asked, each = options.engine_sizes(batch, sizes, engine_input), threads_each(group, threads)
         setting = options.setting(backend, precision, device, each, on_bad, choices, decoder, asked)
-        options.check_calibration(calibration, [precision])
+        quantized.check_belongs(calibration, [precision])
+        kept = quantized.float_layers(float_layers, network, [precision])
         if out is not None:
             runs_inputs.check_file(out, "records.jsonl")
         with progress.shown(quiet or json or group.rank > 0) as report_progress:
@@ -235,6 +241,7 @@ def evaluate(
                 images=images,
                 size=options.size_of(weights, width, crop_size),
                 calibration=calibration,
+                float_layers=kept,
                 setting=setting,
                 progress=report_progress,
                 group=group,
@@ -256,6 +263,7 @@ def _show_evaluated(record: Any, counts: dict[str, Any], why: str, out: Path | N
     if why:
         say(why)
     how = f"{summary['backend']} {summary['precision']}"
+    how += f" ({summary['float_layers']} in float)" if summary["float_layers"] else ""
     say(f"{summary['row']} on {summary['data']}, {summary['images']:,} images, {how}")
     for name, label in (("top1", "top-1"), ("top5", "top-5")):
         low, high = summary[f"{name}_interval_percent"]

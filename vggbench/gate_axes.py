@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from vggbench.environment import VARIABLES
-from vggbench.results import NetworkRun, Record
+from vggbench.results import NetworkRun, Record, float_layers_of
 
 #: Backend -> the libraries whose versions decide whether two of its timings or errors can be compared. What else is
 #: installed does not matter. A backend that is not listed is held to the libraries that its session names.
@@ -28,13 +28,15 @@ TIMED, JUDGED = frozenset({"latency"}), frozenset({"accuracy", "numerics"})
 @dataclass(frozen=True)
 class Axis:
     """kinds: of records that it decides. value: what a record has there, "" for nothing. environment: of the machine
-    and what is installed on it; else of the workload, and so part of a row's name. crossable: --across may name it."""
+    and what is installed on it; else of the workload, and so part of a row's name. crossable: --across may name
+    it. nothing: what "" is called."""
 
     name: str
     kinds: frozenset[str]
     value: Callable[[Record], str]
     environment: bool = False
     crossable: bool = True
+    nothing: str = "not recorded"
 
 
 def _joined(of: Callable[[NetworkRun], object]) -> Callable[[Record], str]:
@@ -70,7 +72,7 @@ def _precision(run: NetworkRun) -> str:
 
 def _calibration(record: Record) -> str:
     """The ranges decide errors; where Q and DQ stand decides times too."""
-    keys = ("layout", "float_layers") if record.kind == "latency" else ("digest", "layout", "float_layers")
+    keys = ("layout",) if record.kind == "latency" else ("digest", "layout")
     return _joined(lambda run: " ".join(f"{key}={run.calibration[key]}" for key in keys if run.calibration.get(key)))(
         record
     )
@@ -153,6 +155,7 @@ AXES: tuple[Axis, ...] = (
     Axis("weights", ALL, _weights),
     Axis("precision", ALL, _joined(_precision)),
     Axis("calibration", ALL, _calibration),
+    Axis("float-layers", ALL, _joined(float_layers_of), nothing="none"),
     Axis("backend", ALL, _joined(lambda run: run.backend)),
     Axis("reference", frozenset({"numerics"}), _reference),
     Axis("form", TIMED, _joined(lambda run: run.session.get("form"))),

@@ -108,7 +108,7 @@ def _nearest(base: Groups, head: Groups) -> list[tuple[tuple[str, ...], tuple[st
 def _pair(base: list[Record], head: list[Record], across: frozenset[str]) -> Pair:
     """Of the same row: comparable where machine and versions agree, or may differ."""
     labels = tuple(
-        f"{axis.name} {_shown(one)} \N{RIGHTWARDS ARROW} {_shown(other)}"
+        f"{axis.name} {_shown(axis, one)} \N{RIGHTWARDS ARROW} {_shown(axis, other)}"
         for axis, one, other in _differences(base, head)
         if axis.name in across
     )
@@ -126,7 +126,9 @@ def _told(base: list[Record], head: list[Record], across: frozenset[str]) -> str
             if len(values) > 1
         ]
         parts.append(
-            f"{axis.name}: {'; '.join(mixed)}" if mixed else f"{axis.name} is {_shown(one)} against {_shown(other)}"
+            f"{axis.name}: {'; '.join(mixed)}"
+            if mixed
+            else f"{axis.name} is {_shown(axis, one)} against {_shown(axis, other)}"
         )
     names = [axis.name for axis, one, other in open_ if axis.crossable and len(one) == len(other) == 1]
     if not parts:
@@ -154,8 +156,8 @@ def _of_other_backends(axis: Axis, one: list[str], other: list[str], base: list[
     return len(backends) > 1 and ([""] in (one, other))
 
 
-def _shown(values: list[str]) -> str:
-    return ", ".join(value or "not recorded" for value in values)
+def _shown(axis: Axis, values: list[str]) -> str:
+    return ", ".join(value or axis.nothing for value in values)
 
 
 def name_of(record: Record, across: frozenset[str] = frozenset()) -> str:
@@ -163,7 +165,7 @@ def name_of(record: Record, across: frozenset[str] = frozenset()) -> str:
     skip = {"weights", "calibration", "form", "transfers", "wait", "choices", "decoder", "reference", *across}
     if record.kind != "latency":
         skip -= {"weights"} - across
-    before = {"batch": "batch ", "cuda-graph": "CUDA graph ", "runner": "runner "}
+    before = {"batch": "batch ", "cuda-graph": "CUDA graph ", "runner": "runner ", "float-layers": "in float "}
     words = []
     for axis in workload_axes(record.kind):
         value = axis.value(record)

@@ -17,7 +17,7 @@ from vgg_reference.architectures import architecture
 from vggbench import qdq_cpu, qdq_fp8, qdq_tensorrt
 from vggbench.errors import UsageError
 from vggbench.qdq_parts import Array, Draft, Layer, activation_scale, weight_scales
-from vggbench.ranges import LAYOUTS, Quantization, quantized_inputs
+from vggbench.ranges import LAYOUTS, Quantization, check_float_layers, quantized_inputs
 from vggbench.variants import Variant
 
 #: Counts changes of this module and its parts that change the bytes of a graph; part of a cached graph's name.
@@ -52,12 +52,16 @@ def _checked(variant: Variant) -> Quantization:
         raise UsageError(f"{variant.precision} without calibration ranges. Take them first: vggbench calibrate.")
     if how.layout not in LAYOUTS:
         raise UsageError(f"No layout {how.layout!r}. Known: {', '.join(LAYOUTS)}.")
-    known = quantized_inputs(architecture(weights.network, weights.batch_norm))
-    for layer in how.float_layers:
-        if layer not in known:
-            raise UsageError(f"{weights.network} has no layer {layer!r}. Known: {', '.join(known)}.")
+    network = architecture(weights.network)
+    known = quantized_inputs(network)
+    check_float_layers(how.float_layers, network)
     if variant.precision == "fp8" and how.layout == "cpu":
         raise UsageError("FP8 has no layout for CPUs: its graphs are TensorRT's. Leave the layout out.")
+    if variant.precision == "fp8" and how.float_layers and len(qdq_fp8.fp16_layers(variant)) == len(known):
+        raise UsageError(
+            f"With {', '.join(how.float_layers)} in floating point no layer of {weights.network} is left for fp8, "
+            "whose kernels take none of the others. Leave some out, or take fp16."
+        )
     how.ranges.check(weights.network, weights.digest)
     return how
 

@@ -161,6 +161,23 @@ def _both(view: View) -> Found:
             yield node, f"float {'weights' if data else 'input'}"
 
 
+def _as_said(view: View) -> Found:
+    """Of a graph that says which layers stay in float. A layer that is neither has a rule of its own."""
+    said = {each.key: each.value for each in view.model.metadata_props}
+    wanted = said.get("fp16_layers" if said.get("precision") == "fp8" else "float_layers")
+    if wanted is None:
+        return
+    for node in layers_of(view.model):
+        rounded = {view.producer(name, DQ) is not None for name in list(node.input)[:2]}
+        if rounded == {node.name in wanted.split()}:
+            yield node, "rounded, and said to stay in float" if True in rounded else "in float, and not said to be"
+
+
+def layers_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Convolutions and fully-connected layers; the normalization's band is none of them."""
+    return [each for each in model.graph.node if each.op_type in LAYERS and not each.name.startswith("block1.lrn")]
+
+
 def _pool(view: View) -> Found:
     for node in view.nodes("MaxPool"):
         behind = [reader for reader in view.consumers.get(node.output[0], []) if reader.op_type == Q]
@@ -192,6 +209,7 @@ RULES: dict[str, tuple[str, Callable[[View], Found]]] = {
     "dequantize-missing": ("Every QuantizeLinear is read by DequantizeLinear only.", _dq_missing),
     "quantize-missing": ("Every DequantizeLinear reads a QuantizeLinear or stored integers.", _q_missing),
     "both-inputs": ("A layer's input and weights are both rounded or neither, or it runs in floats.", _both),
+    "float-layers": ("The layers in float are those that were asked to be, by the graph's metadata.", _as_said),
     "pool-once": ("A max-pool has a pair on one side at most: it commutes with rounding.", _pool),
     "float-output": ("What the graph gives back is float and not rounded.", _float_output),
 }
@@ -245,7 +263,7 @@ def check_graph(path: Path) -> GraphInfo:
         raise CalibrationError(f"{path}: not a whole ONNX graph ({str(error).splitlines()[0]}). {remedy}") from error
     if not ours:
         raise CalibrationError(f"{path}: not a graph of vggbench, or one that was cut short. {remedy}")
-    layers = [node for node in model.graph.node if node.op_type in LAYERS and not node.name.startswith("block1.lrn")]
+    layers = layers_of(model)
     rounded = {output for node in model.graph.node if node.op_type == DQ for output in node.output}
     in_8_bits = tuple(node.name for node in layers if node.input[0] in rounded)
     fp8 = qdq_rules_fp8.is_fp8(model)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from vgg_reference.architectures import Architecture
-from vggbench.errors import CalibrationError, first_problem
+from vggbench.errors import CalibrationError, UsageError, first_problem
 
 #: 1: first format.
 FORMAT = 1
@@ -106,17 +107,20 @@ class Ranges:
 class Quantization:
     """How a network is made INT8 or FP8.
 
-    float_layers: these stay in floating point (see quantized_inputs for the names); of FP8 more do, see qdq_fp8.
-    layout: one of LAYOUTS, or "" for the one that the backend runs best.
+    float_layers: these stay in floating point, in the network's order however they were given (see quantized_inputs for
+    the names); of FP8 more do, see qdq_fp8. layout: one of LAYOUTS, or "" for the one that the backend runs best.
     """
 
     ranges: Ranges
     float_layers: tuple[str, ...] = field(default=())
     layout: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "float_layers", tuple(sorted(self.float_layers)))
+
     def keeping(self, *layers: str) -> Quantization:
         """The same with these layers, and no others, in floating point."""
-        return replace(self, float_layers=tuple(sorted(layers)))
+        return replace(self, float_layers=layers)
 
 
 def quantized_inputs(network: Architecture) -> dict[str, str]:
@@ -132,6 +136,14 @@ def quantized_inputs(network: Architecture) -> dict[str, str]:
         found[name] = tensor
         tensor = f"{name}.relu"
     return found
+
+
+def check_float_layers(layers: Iterable[str], network: Architecture) -> None:
+    """Whether a network has these layers. Raises UsageError."""
+    known = quantized_inputs(network)
+    for layer in layers:
+        if layer not in known:
+            raise UsageError(f"{network.name} has no layer {layer!r}. Known: {', '.join(known)}.")
 
 
 def to_json(ranges: Ranges) -> bytes:

@@ -26,7 +26,7 @@ from vggbench.protocols import default_scales, protocol
 from vggbench.report.anchors import verdicts_of
 from vggbench.report.frame import frame
 from vggbench.report.rows import measured
-from vggbench.results import Record, write_output, write_records
+from vggbench.results import Record, float_layers_of, write_output, write_records
 from vggbench.runs_inputs import Request, Setting
 from vggbench.runs_precision import Quantizations
 from vggbench.sizes import check_forms
@@ -195,6 +195,7 @@ def evaluate(
     images: int | None = None,
     size: Mapping[str, float | int] | None = None,
     calibration: Path | None = None,
+    float_layers: tuple[str, ...] = (),
     progress: Report = silent,
     group: Group = ALONE,
 ) -> tuple[Record, dict[str, Any]] | None:
@@ -203,6 +204,7 @@ def evaluate(
     Raises any VggbenchError.
 
     size: width, hidden_width, crop_size of random weights. calibration: ranges for int8; the sample set has its own.
+    float_layers: of int8 and fp8 stay in floating point.
     """
     started = _now()
     runs_inputs.check_names(network, protocol_name)
@@ -214,7 +216,12 @@ def evaluate(
     count = min(images or len(dataset.images), len(dataset.images))
     work = plan.single(found, protocol(protocol_name, at), count)
     check_forms(setting.sizes, runs_inputs.forms_of(work))
-    request = Request(setting, data, calibrations={(network, None): calibration} if calibration else {})
+    request = Request(
+        setting,
+        data,
+        calibrations={(network, None): calibration} if calibration else {},
+        float_layers={(network, None): float_layers},
+    )
     how = group.first(lambda: runs_precision.quantizations(request, setting, [found], dataset, progress))
     results = run_networks(dataset, work, setting, progress, how, group)
     if group.rank:
@@ -253,6 +260,7 @@ def summary_of(record: Record) -> dict[str, Any]:
         "choices": record.workload.choices,
         "backend": record.networks[0].backend,
         "precision": record.networks[0].precision,
+        "float_layers": float_layers_of(record.networks[0]),
         "data": record.workload.data["name"],
         "images": row.images,
         "top1_error_percent": row.top1.percent,

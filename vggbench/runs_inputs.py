@@ -58,7 +58,8 @@ class Request:
     images: only the first so many; tables, train_scales: only these; full: all images for the costly rows of the sample
     set too. anchors: a name of plan.ANCHORS; None takes "center", beside chosen tables "none". speed: time the networks
     at each precision, where there are several. others: further precisions beside the first; left_out: those that cannot
-    run here, a sentence each. calibrations: (network, training scale or None) -> file of ranges, for int8.
+    run here, a sentence each. calibrations: (network, training scale or None) -> file of ranges, for int8;
+    float_layers: the same -> layers that stay in floating point then.
     only_planned: published models that were not fetched are taken as if they were.
     """
 
@@ -77,6 +78,7 @@ class Request:
     others: tuple[Setting, ...] = ()
     left_out: tuple[str, ...] = ()
     calibrations: Mapping[tuple[str, str | None], Path] = field(default_factory=dict)
+    float_layers: Mapping[tuple[str, str | None], tuple[str, ...]] = field(default_factory=dict)
     only_planned: bool = False
 
     @property

@@ -43,9 +43,9 @@ class Request:
     """What `latency` was asked for. backends: "auto" takes the fastest one here; size: (h, w) in pixels or the crop.
 
     batches: empty takes the scenario's. max_seconds: where the median is not settled by then; None: twice the least.
-    mode: of a GPU's calls, None leaves it to each session. pairs: (precision, backend) in place of precisions x
-    backends; those that cannot run here are left out and named. huge_pages: of the fresh processes' memory, where the
-    system has them (environment.huge_pages).
+    float_layers: of int8 and fp8 stay in floating point. mode: of a GPU's calls, None leaves it to each session.
+    pairs: (precision, backend) in place of precisions x backends; those that cannot run here are left out and named.
+    huge_pages: of the fresh processes' memory, where the system has them (environment.huge_pages).
     """
 
     network: str = "D"
@@ -62,6 +62,7 @@ class Request:
     max_seconds: float | None = None
     min_iterations: int = MIN_ITERATIONS
     calibration: Path | None = None
+    float_layers: tuple[str, ...] = ()
     peak: bool = True
     mode: Mode | None = None
     pairs: tuple[tuple[str, str], ...] = ()
@@ -205,7 +206,7 @@ def _quantization(weights: Weights, request: Request, progress: Report) -> Quant
     if request.calibration is not None:
         ranges = read_ranges(request.calibration)
         ranges.check(weights.network, weights.digest)
-        return Quantization(ranges)
+        return Quantization(ranges, request.float_layers)
     progress("Taking INT8 ranges", 0, 1, f"from {CALIBRATION_IMAGES} images")
     try:
         # In a process of its own, for what it leaves in memory would stand beside every timing.
@@ -213,7 +214,7 @@ def _quantization(weights: Weights, request: Request, progress: Report) -> Quant
     except WorkerDied as death:
         raise CalibrationError(f"The process that took INT8 ranges died: {death}. Give some: --calibration.") from None
     progress("Taking INT8 ranges", 1, 1, "")
-    return Quantization(ranges)
+    return Quantization(ranges, request.float_layers)
 
 
 def _ranges(weights: Weights, threads: int | None) -> Ranges:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vggbench import samples
 from vggbench.measure.conditions import remarks
-from vggbench.results import Record
+from vggbench.results import Record, float_layers_of
 from vggbench.shares import arithmetic, matching, operations_per_second, share, speed
 
 #: A share of more than this is no rounding.
@@ -59,6 +59,7 @@ def _row(records: list[Record], peaks: Sequence[Record]) -> dict[str, Any]:
         "weights": run.weights["name"],
         "backend": run.backend,
         "precision": run.precision,
+        "float_layers": float_layers_of(run),
         "arithmetic": run.session.get("arithmetic", run.precision),
         "native": arithmetic(run) == run.precision,
         "device": run.session.get("device"),
@@ -92,6 +93,8 @@ def doubts(row: dict[str, Any], processes: int) -> list[str]:
     found = []
     if not row["native"]:
         found.append(f"what ran is {row['arithmetic']}")
+    if row["float_layers"]:
+        found.append(f"{row['float_layers']} stayed in floating point")
     if not row["stable"]:
         percent = 100 * row["coefficient_of_variation"]
         found.append(f"unstable, calls vary by {percent:.1f} % (stable: up to {100 * samples.UNSTABLE_CV:g} %)")
@@ -130,6 +133,7 @@ def _identity(record: Record) -> tuple[Any, ...]:
         run.session.get("device"),
         run.session.get("threads"),
         run.calibration.get("digest"),
+        float_layers_of(run),
         work.batch,
         tuple(work.size or ()),
         work.scenario,

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from vgg_reference.architectures import architecture
 from vgg_reference.weights import Weights
 from vggbench import backends, environment, runs_inputs, runs_thumbnails
 from vggbench import report as pages
@@ -21,15 +19,15 @@ from vggbench.backends.choice import choose
 from vggbench.errors import CalibrationError, UsageError
 from vggbench.images import Dataset
 from vggbench.measure.batches import Views
-from vggbench.measure.compare import Bench, forget, label, numerics_of
+from vggbench.measure.compare import Bench, numerics_of
 from vggbench.measure.numerics import moved, rounded
 from vggbench.measure.records import describe
-from vggbench.measure.sensitivity import Outcome, keeping, outcome, recovery, sensitivity
+from vggbench.measure.sensitivity import costs, outcome
 from vggbench.precisions import QUANTIZED
 from vggbench.progress import Report, silent
 from vggbench.protocols import Pass, as_flat_dict, default_scales
-from vggbench.ranges import LAYOUTS, Quantization, Ranges, quantized_inputs
-from vggbench.results import Record, Samples, Workload, write_records
+from vggbench.ranges import LAYOUTS, Quantization, Ranges
+from vggbench.results import Record, Samples, Workload, float_layers_of, write_records
 from vggbench.runs_inputs import Setting
 from vggbench.samples import median, percentile
 from vggbench.sizes import Sizes, check_forms
@@ -55,9 +53,9 @@ class Asked:
     """What `numerics` was asked for. setting: its device, threads, on_bad and choices hold for all.
 
     reference, variants: see GRAMMAR. form: "crop" (center crop) or "dense" (whole image, no mirror image). scale: None
-    takes the training scale's. calibration: file of ranges for int8; None takes the sample set's own. sensitivity: of
-    int8 variants; keep: how many of the worst layers to keep in floating point then. sizes: what engines are built for,
-    of the variants that have any.
+    takes the training scale's. calibration: file of ranges for int8; None takes the sample set's own. float_layers: of
+    every int8 and fp8 network stay in floating point. sensitivity: of int8 variants; keep: how many of the worst layers
+    to keep in floating point then, beside those. sizes: what engines are built for, of the variants that have any.
     """
 
     setting: Setting
@@ -66,6 +64,7 @@ class Asked:
     form: str = "crop"
     scale: int | None = None
     calibration: Path | None = None
+    float_layers: tuple[str, ...] = ()
     sensitivity: bool = False
     keep: tuple[int, ...] = (1, 2, 3)
     sizes: Sizes | None = None
@@ -128,7 +127,7 @@ def numerics(dataset: Dataset, weights: Weights, asked: Asked, progress: Report 
         measured = numerics_of(base.run, found, ids, labels, *bench.layers(reference, variant))
         if asked.sensitivity and variant.precision == "int8":
             known = outcome(base.values, logits.values, labels)
-            measured = measured.model_copy(update=_sensitivity(bench, variant, base.values, labels, known, asked.keep))
+            measured = measured.model_copy(update=costs(bench, variant, base.values, labels, known, asked.keep))
         records.append(
             Record(
                 kind="numerics",
@@ -168,7 +167,9 @@ def variants_of(dataset: Dataset, weights: Weights, asked: Asked, progress: Repo
     ranges = _ranges(dataset, weights, asked, progress) if any(spec.precision in QUANTIZED for spec in specs) else None
     choices, found = asked.setting.choices, list[Variant]()
     for spec, backend in zip(specs, chosen, strict=True):
-        quantization = Quantization(ranges, layout=spec.layout) if ranges and spec.precision in QUANTIZED else None
+        quantization = (
+            Quantization(ranges, asked.float_layers, spec.layout) if ranges and spec.precision in QUANTIZED else None
+        )
         pooled = (choices.pool_rounding, choices.score_pool)
         sizes = asked.sizes if backends.has_profile(backend) else None
         found.append(Variant(weights, asked.form, backend, spec.precision, *pooled, quantization, sizes))
@@ -202,35 +203,6 @@ def step_of(weights: Weights, asked: Asked) -> Pass:
     """One view an image."""
     scale = asked.scale or default_scales("center", weights.train_scale, weights.crop_size)[0]
     return Pass(asked.form, scale, FORMS[asked.form][1], False)
-
-
-def _sensitivity(
-    bench: Bench,
-    variant: Variant,
-    reference: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    whole: Outcome,
-    keep: Sequence[int],
-) -> dict[str, Any]:
-    """Two sessions a layer, and one for every further number of layers kept; what ran once is not run again."""
-    weights = variant.weights
-    layers = list(quantized_inputs(architecture(weights.network, weights.batch_norm)))
-    counts = sorted({count for count in keep if 0 < count <= len(layers)})
-    total = 2 * len(layers) + sum(count > 1 for count in counts)
-    stage = f"Sensitivity, {label(variant)}, {total} sessions"
-    known: dict[tuple[str, ...], Outcome] = {(): whole}
-
-    def measure(float_layers: tuple[str, ...]) -> Outcome:
-        key = tuple(sorted(float_layers))
-        if key not in known:
-            kept = keeping(variant, key)
-            logits = bench.logits(kept, stage, len(known) - 1, total)
-            forget(kept)
-            known[key] = outcome(reference, logits.values, labels)
-        return known[key]
-
-    worst = sensitivity(layers, measure)
-    return {"sensitivity": worst, "recovery": recovery(worst, counts, measure)}
 
 
 def _workload(views: Views, asked: Asked) -> Workload:
@@ -278,6 +250,7 @@ def summaries(records: Sequence[Record]) -> list[dict[str, Any]]:
             {
                 "network": run.network,
                 "variant": f"{run.precision}@{run.backend}" + (f"/{layout}" if layout else ""),
+                "float_layers": float_layers_of(run),
                 "reference": f"{measured.reference.precision}@{measured.reference.backend}",
                 "images": measured.images,
                 "relative_l2_median": median(ratios),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vgg_reference.weights import Weights
 from vggbench import backends, cache, environment, plan, runs_inputs
@@ -30,6 +29,7 @@ CAUSE_IMAGES = 64
 #: To be raised when kept numerics would come out otherwise today.
 CAUSES_VERSION = 2
 
+Given = TypeVar("Given")
 #: Weights' digest -> how they are made INT8.
 Quantizations = Mapping[str, Quantization]
 
@@ -92,7 +92,7 @@ def quantizations(
 
     found = {}
     for each in weights:
-        file = _calibration(request, each)
+        file = _of(request.calibrations, each)
         if file is None and not request.on_sample:
             raise UsageError(
                 f"INT8 needs the ranges of {each.network}, taken from other images than those evaluated. Make them: "
@@ -101,7 +101,7 @@ def quantizations(
             )
         ranges = ranges_for(each, file=file, threads=setting.threads, progress=progress)
         check_disjoint(ranges, dataset)
-        found[each.digest] = Quantization(ranges)
+        found[each.digest] = Quantization(ranges, _of(request.float_layers, each) or ())
     return found
 
 
@@ -141,7 +141,8 @@ def _numerics(request: Request, dataset: Dataset, weights: Weights, run: Network
     asked = Asked(
         request.setting,
         variants=(f"{run.precision}@{run.backend}",),
-        calibration=_calibration(request, weights),
+        calibration=_of(request.calibrations, weights),
+        float_layers=_of(request.float_layers, weights) or (),
         sensitivity=run.precision == "int8",
     )
     records = numerics(first, weights, asked, progress)
@@ -149,7 +150,6 @@ def _numerics(request: Request, dataset: Dataset, weights: Weights, run: Network
     return records
 
 
-def _calibration(request: Request, weights: Weights) -> Path | None:
-    """The file of ranges given for these weights."""
-    given = request.calibrations
+def _of(given: Mapping[tuple[str, str | None], Given], weights: Weights) -> Given | None:
+    """What was given for these weights: for their training scale, else for all of their network."""
     return given.get((weights.network, weights.train_scale)) or given.get((weights.network, None))

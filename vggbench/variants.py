@@ -81,7 +81,7 @@ class Variant:
         how = self.quantization
         if how is None:
             return {}
-        return {"ranges": how.ranges.digest, "layout": how.layout, "float_layers": " ".join(sorted(how.float_layers))}
+        return {"ranges": how.ranges.digest, "layout": how.layout, "float_layers": " ".join(how.float_layers)}
 
     @property
     def digest(self) -> str:

@@ -77,7 +77,8 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         shape = profile.shapes(runner.channels_last)[1]
         runner.reshape(shape)
         found = layers_of(trt, runner.engine, runner.context, None)
-        names = list(dict.fromkeys(name for one in found for name in one.names))
+        kept = asked.float_layers.split(",")
+        names = [name for name in dict.fromkeys(name for one in found for name in one.names) if name not in kept]
         info |= described(found, names, asked.precision, str(info["engine_key"])[:12], str(info["profile"]))
         layers = json.loads(str(info["layers"]))["layers"]
         if asked.images is not None:
@@ -126,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     grammar = argparse.ArgumentParser(prog="python -m vggbench.engines.cli_engine", description=(__doc__ or ""))
     grammar.add_argument("graph", type=Path, help="of vggbench export")
     grammar.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the graph; tf32 takes an fp32 one")
+    grammar.add_argument("--float-layers", default="", help="as the graph was exported with: wider, and no fallback")
     grammar.add_argument("--crop", type=int, default=224, help="the network's crop in pixels")
     grammar.add_argument("--dense", action="store_true", help="the graph is in dense form")
     grammar.add_argument("--batch", help="N or MIN:OPT:MAX images")

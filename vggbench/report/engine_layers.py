@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vggbench.report.rows import anchor_of
-from vggbench.results import NetworkRun, Record
+from vggbench.report.rows import anchor_of, titled
+from vggbench.results import NetworkRun, Record, precision_name
 from vggbench.results_engines import Engine, runs_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _title(run: NetworkRun, engine: Engine) -> str:
     runner = run.session.get("runner")
     parts = [
         f"{run.network} ({run.weights.get('name', 'unnamed')})",
-        f"{run.precision.upper()} {run.backend}" + (f" {library}" if isinstance(library, str) else ""),
+        f"{titled(precision_name(run))} {run.backend}" + (f" {library}" if isinstance(library, str) else ""),
         f"{runner} runner" if isinstance(runner, str) else "",
         engine.profile,
     ]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from vggbench import paper
 from vggbench.report.rows import Measured, measured, verdict
-from vggbench.results import Record
+from vggbench.results import Record, float_layers_of
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -34,6 +34,7 @@ def _row(each: Measured, claim: paper.Claim | None) -> dict[str, Any]:
         "protocol": record.workload.protocol,
         "backend": " + ".join(dict.fromkeys(run.backend for run in networks)),
         "precision": " + ".join(dict.fromkeys(run.precision for run in networks)),
+        "float_layers": " + ".join(dict.fromkeys(filter(None, map(float_layers_of, networks)))),
         "data": record.workload.data.get("name"),
         "images": each.images,
         "seed": record.seed,

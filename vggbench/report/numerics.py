@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vggbench.report.rows import anchor_of, class_name, embedded
-from vggbench.results import ImageDrift, LayerDrift, NetworkRun, Numerics, Record
+from vggbench.report.rows import anchor_of, class_name, embedded, titled
+from vggbench.results import ImageDrift, LayerDrift, NetworkRun, Numerics, Record, precision_name
 from vggbench.samples import median, percentile
 from vggbench.statistics import holm
 
@@ -75,7 +75,7 @@ def _row(record: Record, p_holm: float) -> VariantRow:
 
 
 def _what_ran(run: NetworkRun) -> str:
-    return f"{run.precision.upper()} {run.backend}"
+    return f"{titled(precision_name(run))} {run.backend}"
 
 
 def _group(number: int, reference: str, rows: Sequence[VariantRow]) -> Group:

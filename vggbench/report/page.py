@@ -15,8 +15,8 @@ from markupsafe import Markup
 import vggbench
 from vggbench import paper
 from vggbench.report import ReportContext, sections, tables
-from vggbench.report.rows import signed
-from vggbench.results import Record
+from vggbench.report.rows import signed, titled
+from vggbench.results import Record, precision_name
 
 if TYPE_CHECKING:
     from vggbench.findings import Finding
@@ -87,6 +87,8 @@ def _environment() -> jinja2.Environment:
         "rate": rate,
         "thousands": lambda value: f"{value:,}",
         "plural": plural,
+        "precision_name": precision_name,
+        "titled": titled,
     }
     return environment
 

@@ -12,7 +12,7 @@ from vggbench import paper
 from vggbench.paper import Claim
 from vggbench.report.rows import Measured
 from vggbench.report.tables import claim_name
-from vggbench.results import Numerics, Record, main_precision, precision_of
+from vggbench.results import Numerics, Record, main_precision, precision_name, precision_of
 from vggbench.statistics import holm, paired_effect
 
 #: Change of top-1 error, in points, that a precision is expected to stay within on a trained network.
@@ -49,7 +49,7 @@ class Change:
 
 @dataclass(frozen=True)
 class PrecisionRow:
-    """One row of the paper, or another protocol (claim None). changes: precision -> change, where it was measured."""
+    """One row of the paper, or another protocol (claim None). changes: column -> change, where it was measured."""
 
     name: str
     place: str
@@ -59,7 +59,10 @@ class PrecisionRow:
 
 
 def precision_rows(rows: Sequence[Measured], records: Sequence[Record]) -> tuple[list[str], list[PrecisionRow]]:
-    """The precisions beside the main one, and every measured row that has one of them. records: for the causes."""
+    """The columns beside the main precision, and every measured row that has one of them. records: for the causes.
+
+    A column is a precision, as "int8", or one with layers that stayed in floating point, as "int8 (fc6 in float)".
+    """
     mine = [row for row in rows if row.record.origin == "measured"]
     main = main_precision(row.record for row in mine)
     claims = {claim.id: claim for claim in paper.claims()}
@@ -67,18 +70,34 @@ def precision_rows(rows: Sequence[Measured], records: Sequence[Record]) -> tuple
     for row in mine:
         if precision_of(row.record) == main:
             others = [other for other in mine if precision_of(other.record) != main and _pairs(row, other)]
-            changes = {precision_of(other.record): _change(row, other) for other in others}
+            changes = {_column(other.record): _change(row, other) for other in others}
             if changes:
                 claim = claims.get(row.record.claim or "")
                 found.append(PrecisionRow(_name(row, claim), _place(row, claim), claim, row, changes))
     present = {name for row in found for name in row.changes}
-    names = [name for name in ORDER if name in present] + sorted(present - set(ORDER))
+    names = sorted(present, key=place_of)
     return names, _with_causes(_adjusted(found), records)
+
+
+def expected(rows: Sequence[PrecisionRow]) -> dict[str, float]:
+    """What the columns' precisions are expected to stay within, in points."""
+    shown = {precision_of(change.row.record) for row in rows for change in row.changes.values()}
+    return {name: EXPECTED_POINTS[name] for name in ORDER if name in shown and name in EXPECTED_POINTS}
 
 
 def missed(rows: Sequence[PrecisionRow]) -> list[tuple[PrecisionRow, str, Change]]:
     """Rows whose error changed by more than is expected of the precision."""
     return [(row, name, change) for row in rows for name, change in row.changes.items() if not change.is_expected]
+
+
+def _column(record: Record) -> str:
+    return " + ".join(dict.fromkeys(map(precision_name, record.networks)))
+
+
+def place_of(column: str) -> tuple[int, str]:
+    """Sorts columns: by precision from left to right, and those that keep layers behind the one that keeps none."""
+    precision = column.split(" ")[0]
+    return (*ORDER, precision).index(precision), column
 
 
 def what_ran(rows: Sequence[PrecisionRow]) -> dict[str, str]:
@@ -134,7 +153,7 @@ def _adjusted(rows: list[PrecisionRow]) -> list[PrecisionRow]:
 def _with_causes(rows: list[PrecisionRow], records: Sequence[Record]) -> list[PrecisionRow]:
     """Layers blamed by a numerics record of the same weights and precision, for the rows that changed too much."""
     blamed = {
-        (record.networks[0].weights.get("digest"), record.networks[0].precision): _blamed(record.numerics)
+        (record.networks[0].weights.get("digest"), _column(record)): _blamed(record.numerics)
         for record in records
         if record.numerics is not None
     }

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from vggbench.report import ReportContext, engine_layers, numerics
 from vggbench.report.rows import anchor_of, rank_counts
-from vggbench.results import Record
+from vggbench.results import Record, precision_name
 
 if TYPE_CHECKING:
     from vggbench.report.sections import Inputs
@@ -37,7 +37,7 @@ def record_name(record: Record) -> str:
     nets = " + ".join(f"{run.network}/{run.weights.get('train_scale') or '?'}" for run in record.networks)
     parts = [record.claim or record.workload.protocol or record.kind, "" if record.claim else nets]
     parts.append("" if record.seed is None else f"seed {record.seed}")
-    parts.append(" + ".join(dict.fromkeys(f"{run.backend} {run.precision}" for run in record.networks)))
+    parts.append(" + ".join(dict.fromkeys(f"{run.backend} {precision_name(run)}" for run in record.networks)))
     return ", ".join(part for part in parts if part)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -244,6 +245,11 @@ def _likely(row: Measured, points: float) -> str:
     if points < 0:
         return "other images or labels: compare the data's fingerprint"
     return "the input: channel order, mean or scale other than the weights expect, or images that were cut or warped"
+
+
+def titled(precisions: str) -> str:
+    """For people: "int8 (fc6 in float)" as "INT8 (fc6 in float)"; a layer's name stays as it is."""
+    return re.sub(r"(^|\+ )\w+", lambda found: found[0].upper(), precisions)
 
 
 def signed(value: float, digits: int = 1) -> str:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from vggbench import paper
 from vggbench.report import ReportContext, anchors, charts, engine_layers, hardest, numerics, raw, tables
-from vggbench.report.precision import EXPECTED_POINTS, missed, precision_rows, what_ran
+from vggbench.report.precision import expected, missed, precision_rows, what_ran
 from vggbench.report.rows import Measured, class_count, is_imagenet, measured
 from vggbench.report.speed import peak_rows, speed_rows
-from vggbench.results import Record, main_precision, precision_of
+from vggbench.results import Record, main_precision, precision_name, precision_of
 from vggbench.samples import UNSTABLE_CV
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def summary(given: Inputs) -> dict[str, Any]:
         "networks": sorted({run.network for run in runs}),
         "weights": len({run.weights.get("digest") for run in runs}),
         "seeds": sorted({row.record.seed for row in given.rows if row.record.seed is not None}),
-        "backends": sorted({f"{run.backend} {run.precision}" for run in runs}),
+        "backends": sorted({f"{run.backend} {precision_name(run)}" for run in runs}),
         "images": sorted({row.images for row in given.rows} or {len(record.samples.values) for record in compared}),
         "classes": class_count(given.context.dataset),
     }
@@ -125,7 +125,7 @@ def precision(given: Inputs) -> dict[str, Any] | None:
         "main": main,
         "names": names,
         "rows": rows,
-        "expected": {name: EXPECTED_POINTS[name] for name in names if name in EXPECTED_POINTS},
+        "expected": expected(rows),
         "missed": missed(rows),
         "ran": what_ran(rows),
         "speed_names": speed_names,

@@ -8,9 +8,9 @@ from statistics import median
 from typing import Any
 
 from vggbench import shares
-from vggbench.report.precision import ORDER
+from vggbench.report.precision import place_of
 from vggbench.report.rows import anchor_of
-from vggbench.results import Record
+from vggbench.results import Record, precision_name
 from vggbench.samples import UNSTABLE_CV, coefficient_of_variation
 
 
@@ -67,7 +67,7 @@ def speed_rows(records: Sequence[Record], main: str) -> tuple[list[str], list[Sp
     for record in timings:
         run, work = record.networks[0], record.workload
         key = (run.network, run.weights.get("width"), work.batch or 1, tuple(work.size or ()))
-        same = groups.setdefault(key, {}).setdefault(run.precision, [])
+        same = groups.setdefault(key, {}).setdefault(precision_name(run), [])
         mine = next((found for found in same if found[0].networks[0].backend == run.backend), None)
         if mine is None:
             same.append([record])
@@ -75,7 +75,7 @@ def speed_rows(records: Sequence[Record], main: str) -> tuple[list[str], list[Sp
             mine.append(record)
     rows = [_row(key, group, peaks, main) for key, group in groups.items()]
     present = {name for row in rows for name in row.speeds}
-    return sorted(present, key=lambda name: (name != main, (*ORDER, name).index(name))), rows
+    return sorted(present, key=lambda name: (name != main, place_of(name))), rows
 
 
 def peak_rows(records: Sequence[Record]) -> list[PeakRow]:

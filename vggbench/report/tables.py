@@ -9,6 +9,7 @@ from typing import Any
 from vggbench import paper
 from vggbench.paper import Claim, Quoted
 from vggbench.report.rows import Measured, Verdict, for_claim, verdict
+from vggbench.results import precision_name
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ClaimRow:
         """Backend, precision and training seeds: "onnxruntime fp32, seeds 0, 1, 2"."""
         if self.first is None:
             return ""
-        runs = dict.fromkeys(f"{run.backend} {run.precision}" for run in self.first.record.networks)
+        runs = dict.fromkeys(f"{run.backend} {precision_name(run)}" for run in self.first.record.networks)
         rows = (self.first, *self.others)
         seeds = list(dict.fromkeys(str(row.record.seed) for row in rows if row.record.seed is not None))
         named = f", seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else ""

@@ -207,6 +207,14 @@ def test_timings_of_a_build_serve_the_next_and_refused_ones_are_left_aside(monke
     assert file.read_bytes().count(b"timed;") == 1
 
 
+def test_an_engine_that_is_not_kept_leaves_its_timings_and_reads_those_of_others(trt):
+    """Numerics builds an engine with every layer's output for each network: minutes, if every kernel is timed anew."""
+    assert (planned(trt, cached=False).kept, planned(trt, cached=False).source) == ("", "built")
+    assert not kept()
+    (file,) = (cache.root() / "timing-caches").iterdir()
+    assert file.read_bytes().count(b"timed;") == 2
+
+
 def test_engines_are_kinds_of_the_cache_and_can_be_pruned(trt):
     planned(trt)
     assert {entry.kind for entry in cache.entries(cache.root())} >= {"engines", "timing-caches"}

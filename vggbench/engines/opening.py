@@ -22,7 +22,7 @@ from vggbench.errors import BackendUnavailable
 class Settings:
     """Open choices of an engine. profile: None for the default of the variant's form; buffers: None for what is there.
 
-    cached: whether plans and timings are read from and kept in the cache.
+    cached: whether the plan is read from and kept in the cache; timings of kernels always are.
     """
 
     profile: Profile | None = None
@@ -43,12 +43,11 @@ def opened(
     if device is None:
         raise BackendUnavailable(NO_DRIVER)
     name, provided = buffers.provider(settings.buffers)
-    root, sha = cache.root() if settings.cached else None, _sha256(graph)
+    root, sha = cache.root(), _sha256(graph)
 
     def plan_of(refused: str = "") -> Plan:
-        return plan_for(
-            trt, graph, sha, precision, profile, device, root, settings.options, settings.report, refused=refused
-        )
+        how = settings.options, settings.report, refused, settings.cached
+        return plan_for(trt, graph, sha, precision, profile, device, root, *how)
 
     plan = plan_of()
     try:

@@ -69,15 +69,17 @@ def plan_for(
     options: Options,
     report: Report = log_steps,
     refused: str = "",
+    cached: bool = True,
 ) -> Plan:
-    """The kept plan, or one built now and kept. root: the cache's folder, None for no cache.
+    """The kept plan, or one built now and kept. root: the cache's folder, None for no cache. cached: of the plan;
+    timings are read and kept in any case.
 
     refused: why the kept plan does not do, if TensorRT already said so: then it is built anew.
     What the cache cannot do is said in one line and done without. Raises BackendUnavailable, as build_plan.
     """
     fields = key_fields(trt, graph_sha256, precision, profile, options, device)
     key = digest(fields)
-    path = plan_path(root, key)
+    path = plan_path(root, key) if cached else None
     data, wrong = (None, refused) if refused else kept(path, fields)
     if data is not None:
         return Plan(data, key, "cache", 0.0, str(path))
@@ -86,7 +88,7 @@ def plan_for(
     timing = timings_path(root, here)
     built = build_plan(trt, graph, precision, profile, options, kept(timing, here)[0] or b"", report)
     in_cache = keep(path, fields, built.plan)
-    if in_cache:
+    if in_cache or not cached:
         keep(timing, here, built.timings)
     return Plan(built.plan, key, source, built.seconds, str(path) if in_cache else "")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,12 @@ from vggbench.results import Record, read_records, write_output
 
 if TYPE_CHECKING:
     from vggbench.findings import Finding
+
+#: What a page made from records alone cannot show, or says otherwise than the run's own page.
+FROM_RECORDS = (
+    "Made from the records: they hold no pictures and no names of classes, and the time is the sum of what they took, "
+    "in which passes that were kept from before count nothing."
+)
 
 __all__ = ["ReportContext", "context_from", "rebuild", "render", "write_page"]
 
@@ -76,4 +82,4 @@ def rebuild(records_path: Path) -> str:
     if not records:
         raise RecordError(f"{records_path}: holds no records. Give a .jsonl or .jsonl.gz that vggbench wrote.")
     judged = judge(records) if any(record.kind == "accuracy" for record in records) else []
-    return render(records, judged, context_from(records))
+    return render(records, judged, replace(context_from(records), notes=[FROM_RECORDS]))

@@ -234,7 +234,7 @@ def forest(findings: Sequence[Finding]) -> Figure | None:
         "chart-findings",
         "Effects of the paper's findings",
         "Effect of each finding in percentage points of top-1 error with its 95 % interval. Right of zero is the "
-        "direction that the paper reports.",
+        "direction that the paper reports; a claim of equality asks for an interval within the margin.",
         lambda width: _effects(points, MARGIN_POINTS, width),
         ("#findings-table", "the table of findings"),
         (*verdicts, ("plain", "▬", f"margin of a claim of equality, ±{MARGIN_POINTS:g}")),

@@ -41,7 +41,8 @@ def section(given: Inputs) -> dict[str, Any] | None:
         return None
     dataset, thumbnails = given.context.dataset, given.context.thumbnails
     shown = [_card(case, dataset, thumbnails) for case in chosen]
-    return {"cases": shown, "records": sum(1 for row in given.rows if row.record.hardest)}
+    records = sum(1 for row in given.rows if row.record.hardest)
+    return {"cases": shown, "records": records, "pictures": any(card["src"] for card in shown)}
 
 
 def _card(case: dict[str, Any], dataset: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -159,9 +159,16 @@ def method(given: Inputs) -> dict[str, Any]:
     return {
         "choices": {key: dict(values.most_common()) for key, values in sorted(choices.items())},
         "bad": bad_images(given),
-        "dataset": {key: _plain(value) for key, value in given.context.dataset.items() if key != "bad"},
+        "dataset": _dataset(given.context.dataset),
         "machine": {key: _plain(value) for key, value in sorted(given.context.machine.items())},
     }
+
+
+def _dataset(data: Mapping[str, Any]) -> dict[str, str]:
+    """Of the data; the fingerprint of the whole set where it is another than that of the images used."""
+    same = data.get("fingerprint_full") == data.get("fingerprint")
+    left_out = ("bad", "fingerprint_full") if same else ("bad",)
+    return {key: _plain(value) for key, value in data.items() if key not in left_out}
 
 
 def bad_images(given: Inputs) -> list[dict[str, str]]:

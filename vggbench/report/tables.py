@@ -49,6 +49,11 @@ class ClaimTable:
     notes: dict[str, str]
 
     @property
+    def images(self) -> list[int]:
+        """The numbers of images that rows were measured on, each once, the least first."""
+        return sorted({row.first.images for row in self.rows if row.first})
+
+    @property
     def has_test_column(self) -> bool:
         return any(row.claim.top5_test_error_percent is not None for row in self.rows)
 

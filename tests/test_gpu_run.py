@@ -9,10 +9,21 @@ import pytest
 from gpu_records import SMALL, copied
 from typer.testing import CliRunner
 
-from vggbench import runs_gpu, runs_gpu_steps, runs_gpu_targets, runs_peak, runs_peers, shares
+from vggbench import (
+    runs_calibrate,
+    runs_fresh,
+    runs_gpu,
+    runs_gpu_elsewhere,
+    runs_gpu_steps,
+    runs_gpu_targets,
+    runs_peak,
+    runs_peers,
+    shares,
+)
 from vggbench.cli import app
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.results import read_records
+from vggbench.runs_fresh import TimeIsOver
 from vggbench.runs_gpu import Request, Step
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -87,6 +98,49 @@ def test_when_the_time_is_over_no_step_starts_and_what_was_kept_counts(planned, 
     assert order == ["first"]
     assert [step.state for step in done.steps] == ["kept", "not run", "not run", "not run"]
     assert "the same command goes on" in done.steps[2].why
+
+
+def test_a_step_that_the_end_of_the_time_breaks_off_is_left_for_the_next_run(planned, tmp_path):
+    order, fails = planned
+    fails |= {"second": TimeIsOver("ended, for its time was over")}
+    done = runs_gpu.gpu(Request(device="cpu", budget_seconds=500.0), tmp_path)
+    assert [step.state for step in done.steps] == ["done", "not run", "not run", "done"]
+    assert "ended before it did; the same command goes on" in done.steps[2].why
+    fails.clear()
+    assert runs_gpu.gpu(Request(device="cpu"), tmp_path).steps[2].state == "done"
+    assert order == ["first", "second", "third", "second"]
+
+
+def test_steps_know_the_end_of_the_time_and_leave_some_for_the_page(monkeypatch, tmp_path):
+    left = []
+    work = lambda: left.append(runs_fresh.seconds_left()) or [copied()]  # noqa: E731
+    monkeypatch.setattr(runs_gpu_steps, "steps_of", lambda request: [Step("one", work)])
+    runs_gpu.gpu(Request(device="cpu", budget_seconds=1000.0), tmp_path)
+    assert 0 < left[0] <= 950
+    assert runs_fresh.seconds_left() is None
+
+
+def test_a_library_that_breaks_when_it_is_asked_for_ends_its_step_alone(planned, tmp_path, monkeypatch):
+    def broken(*asked):
+        raise RuntimeError("CUDA driver initialization failed")
+
+    monkeypatch.setattr(runs_gpu, "missing", broken)
+    done = runs_gpu.gpu(Request(device="cpu"), tmp_path)
+    assert [step.state for step in done.steps] == ["done", "failed", "done", "done"]
+    assert done.steps[1].why == "RuntimeError: CUDA driver initialization failed"
+
+
+def test_what_touches_the_gpu_runs_in_a_fresh_process(monkeypatch):
+    """A crash there would end the whole run, and this process' context would stand beside every timing."""
+    monkeypatch.setattr(runs_gpu_steps, "resolve_device", lambda device, cuda: "cuda:0")
+    for name in ("_quantization", "_prepared"):
+        monkeypatch.setattr(runs_gpu_steps, name, lambda *asked: None)
+    asked = []
+    monkeypatch.setattr(runs_gpu_steps, "in_fresh_process", lambda work, *more: asked.append(work.__name__) or [])
+    for step in runs_gpu_steps.steps_of(Request(weights="sample", images=4)):
+        step.work()
+        assert asked, step.name
+        asked.clear()
 
 
 @pytest.mark.parametrize(
@@ -167,6 +221,10 @@ import json, sys
 import numpy as np
 arguments = dict(zip(sys.argv[4::2], sys.argv[5::2]))
 assert sys.argv[1:3] == ["-m", "vggbench.engines.cli_engine"] and sys.argv[3].endswith(".onnx")
+import os
+ours = os.environ["PYTHONPATH"].split(os.pathsep)[0]
+assert os.listdir(ours) == ["vggbench"], "what lies beside the package is this Python's, not that one's"
+assert os.path.isfile(os.path.join(ours, "vggbench", "engines", "cli_engine.py"))
 if arguments["--precision"] == "int8":
     sys.exit("vggbench: TensorRT does not load (no such library).")
 info = {{"tensorrt": "8.6.0", "gpu": "A GPU", "clock": "CUDA events", "wait": "spinning", "cuda_graph": "captured"}}
@@ -202,3 +260,21 @@ def test_tensorrt_in_another_python_is_timed_and_checked_over_files(tmp_path, pr
     assert shares.weight_bytes(timings[0]) > 0
     assert checked.numerics.images == 4
     assert max(checked.samples.values) < 0.01
+
+
+def test_an_int8_engine_elsewhere_has_the_ranges_of_what_it_is_compared_with(monkeypatch):
+    taken, given = [], []
+
+    def ranges_for(weights, **asked):
+        taken.append(asked)
+        return ranges_of(weights, **asked, images=8)
+
+    ranges_of = runs_calibrate.ranges_for
+    monkeypatch.setattr(runs_calibrate, "ranges_for", ranges_for)
+    monkeypatch.setattr(runs_gpu_elsewhere, "numerics_elsewhere", lambda *asked: given.append(asked) or [])
+    steps = runs_gpu_steps.steps_of(Request(device="cpu", threads=1, images=4, engine_python=Path("python8")))
+    next(step for step in steps if step.name.startswith("numerics A int8 tensorrt in another")).work()
+    ((_, variant, images, device, _, reference),) = given
+    assert (variant.precision, images, device, reference) == ("int8", 4, "cpu", "int8@onnxruntime/tensorrt")
+    assert taken == [{"threads": 1}], "as `numerics` takes its reference's, and not from the few images of a timing"
+    assert variant.quantization.layout == "tensorrt"

@@ -19,21 +19,24 @@ from vggbench.backends import missing, resolve_device
 from vggbench.errors import BackendUnavailable, RecordError, UsageError, VggbenchError
 from vggbench.progress import Report, silent
 from vggbench.results import Record, read_records, write_records
-from vggbench.runs_fresh import WorkerDied, refuse_networks
+from vggbench.runs_fresh import TimeIsOver, WorkerDied, ending_at, refuse_networks
 from vggbench.runs_peak import has_cuda
 from vggbench.variants import digest_of
 
 #: "D": VGG-16 and the sample family's checks; "all": the six networks that the paper's tables compare.
 NETWORKS = {"D": ("D",), "all": ("A", "A-LRN", "B", "C", "D", "E")}
 BUDGET_SECONDS = {"D": 600.0, "all": 1500.0}
+#: Of it for the steps; the rest is for the page.
+STEPS_SHARE = 0.95
+_GOES_ON = "the same command goes on with it"
 
 
 @dataclass(frozen=True)
 class Request:
     """What `gpu` was asked for. networks: a key of NETWORKS; weights: of those that are timed; only: names of steps.
 
-    images: sample images for ranks and numerics. budget_seconds: no step starts later; None: as the networks have it.
-    no_network: an attempt to reach one is an error.
+    images: sample images for ranks and numerics. budget_seconds: it ends within them, a step under way is left for the
+    next run; None: as the networks have it. no_network: an attempt to reach one is an error.
     engine_python: a Python without torch that has TensorRT.
     """
 
@@ -95,14 +98,13 @@ def gpu(request: Request, out: Path | None = None, progress: Report = silent) ->
     if unknown:
         raise UsageError(f"No step {unknown[0]!r}. Known: {', '.join(step.name for step in steps)}.")
     chosen = [step for step in steps if not request.only or step.name.startswith(request.only)]
-    budget = request.budget_seconds or BUDGET_SECONDS[request.networks]
+    end = started + STEPS_SHARE * (request.budget_seconds or BUDGET_SECONDS[request.networks])
     ended: list[Ended] = []
     records: list[Record] = []
     for number, step in enumerate(chosen):
         progress("Steps", number, len(chosen), step.name)
-        left = budget - (time.monotonic() - started)
-        end, found = _take(step, request, out, left)
-        ended.append(end)
+        how, found = _take(step, request, out, end)
+        ended.append(how)
         records += found
     progress("Steps", len(chosen), len(chosen), "")
     if not records:
@@ -119,8 +121,8 @@ def default_folder() -> Path:
     return Path("reports") / f"{name}-{datetime.now(timezone.utc):%Y-%m-%d}"
 
 
-def _take(step: Step, request: Request, out: Path, left: float) -> tuple[Ended, list[Record]]:
-    """Does a step, or finds what an earlier run kept of it."""
+def _take(step: Step, request: Request, out: Path, end: float) -> tuple[Ended, list[Record]]:
+    """Does a step, or finds what an earlier run kept of it. end: of the time for all steps."""
     path = out / "steps" / f"{re.sub(r'[^A-Za-z0-9]+', '-', step.name)}-{_key(step, request)[:12]}.jsonl"
     before = time.monotonic()
     if path.is_file():
@@ -128,14 +130,17 @@ def _take(step: Step, request: Request, out: Path, left: float) -> tuple[Ended, 
             return Ended(step.name, "kept", 0.0), read_records(path)
         except RecordError:
             path.unlink()  # cut by a disk that was full; done anew
-    for precision, backend in step.needs:
-        why = missing(backend, precision, _kind(request))
-        if why is not None:
-            return Ended(step.name, "not run", 0.0, f"{backend} {precision}: {why}"), []
-    if left <= 0:
-        return Ended(step.name, "not run", 0.0, "the time that was given is over; the same command goes on with it"), []
     try:
-        found = step.work()
+        why = _why_not(step, request)
+        if why is None and before >= end:
+            why = f"the time that was given is over; {_GOES_ON}"
+        if why is not None:
+            return Ended(step.name, "not run", 0.0, why), []
+        with ending_at(end):
+            found = step.work()
+    except TimeIsOver:
+        why = f"the time that was given ended before it did; {_GOES_ON}"
+        return Ended(step.name, "not run", time.monotonic() - before, why), []
     except (VggbenchError, WorkerDied) as error:
         return Ended(step.name, "failed", time.monotonic() - before, " ".join(str(error).split())), []
     except Exception as error:  # of a library that has never met this machine: named, and the others go on
@@ -143,6 +148,15 @@ def _take(step: Step, request: Request, out: Path, left: float) -> tuple[Ended, 
         return Ended(step.name, "failed", time.monotonic() - before, f"{type(error).__name__}: {why}"), []
     write_records(path, found)
     return Ended(step.name, "done", time.monotonic() - before), found
+
+
+def _why_not(step: Step, request: Request) -> str | None:
+    """None, or what the step needs and is not here. Raises what a broken library raises when it is asked."""
+    for precision, backend in step.needs:
+        why = missing(backend, precision, _kind(request))
+        if why is not None:
+            return f"{backend} {precision}: {why}"
+    return None
 
 
 def _key(step: Step, request: Request) -> str:

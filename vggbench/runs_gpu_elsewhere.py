@@ -17,14 +17,17 @@ from typing import Any
 import numpy as np
 
 import vggbench
+from vgg_reference.weights import Weights
 from vggbench import cache, environment, runs_inputs, runs_numerics
 from vggbench.backends import describe
 from vggbench.errors import BackendUnavailable
 from vggbench.graphs import OUTPUT, graph_path
+from vggbench.images import Dataset
 from vggbench.measure.batches import Views
 from vggbench.measure.compare import Bench, Logits, network_run, record_of_logits
 from vggbench.measure.records import latency_record
 from vggbench.results import Record, Samples
+from vggbench.runs_fresh import TimeIsOver, cause, in_fresh_process, seconds_left
 from vggbench.variants import Variant
 
 #: An engine of VGG-16 takes minutes to build where no timings are kept.
@@ -67,9 +70,8 @@ def numerics_elsewhere(
     setting = runs_inputs.setting(backend="pytorch", device=device, threads=threads)
     asked = runs_numerics.Asked(setting, reference=reference, variants=("fp32@pytorch",))
     dataset, weights = runs_numerics.open_inputs(asked, network=variant.weights.network, images=images)
-    base_variant, *_ = runs_numerics.variants_of(dataset, weights, asked)
     views = Views(dataset, weights, runs_numerics.step_of(weights, asked), setting.choices, setting.on_bad)
-    base = Bench(views, device, threads).logits(base_variant)
+    base = in_fresh_process(reference_logits, asked, dataset, weights)
     inputs = np.concatenate(list(views.batches(_CALL_PIXELS)))
     with tempfile.TemporaryDirectory(prefix="vggbench-") as folder:
         np.save(Path(folder) / "images.npy", inputs)
@@ -84,29 +86,49 @@ def numerics_elsewhere(
     return [record_of_logits(views, base, logits, note, environment.environment(), started)]
 
 
+def reference_logits(asked: runs_numerics.Asked, dataset: Dataset, weights: Weights) -> Logits:
+    """In a fresh process, for it may run on the GPU."""
+    variant, *_ = runs_numerics.variants_of(dataset, weights, asked)
+    setting = asked.setting
+    views = Views(dataset, weights, runs_numerics.step_of(weights, asked), setting.choices, setting.on_bad)
+    return Bench(views, setting.device, setting.threads).logits(variant)
+
+
 def _info(variant: Variant, threads: int, said: dict[str, Any]) -> dict[str, Any]:
     return {**describe(variant, "cuda:0", threads), **said, "runner": "another Python"}
 
 
 def _run(python: Path, variant: Variant, *options: str) -> dict[str, Any]:
-    """What cli_engine wrote. Raises BackendUnavailable."""
+    """What cli_engine wrote. Raises BackendUnavailable, TimeIsOver."""
     drawn = Variant(variant.weights, variant.form, "tensorrt", variant.precision, quantization=variant.quantization)
     graph = graph_path(drawn, cache.root())
-    tree = str(Path(vggbench.__file__).resolve().parents[1])
-    paths = [tree, *filter(None, [os.environ.get("VGGBENCH_ENGINE_PATH")])]
     with tempfile.TemporaryDirectory(prefix="vggbench-") as folder:
         out = Path(folder) / "engine.json"
         command = [str(python), "-m", "vggbench.engines.cli_engine", str(graph), "--precision", variant.precision,
                    "--crop", str(variant.weights.crop_size), "--json", str(out), *options]  # fmt: skip
+        left = seconds_left()
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=LIMIT_SECONDS,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "VGGBENCH_CACHE": str(cache.root())},
+                command, capture_output=True, text=True, errors="replace", env=_variables(Path(folder)),
+                timeout=LIMIT_SECONDS if left is None else min(left, LIMIT_SECONDS),
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
+            if seconds_left() == 0.0:
+                raise TimeIsOver("ended, for its time was over") from error
             raise BackendUnavailable(f"{python}: the engine's Python did not do it ({error}).") from error
         if done.returncode != 0 or not out.is_file():
-            last = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
-            raise BackendUnavailable(f"In {python.name}: {last.removeprefix('vggbench: ')}")
+            said = done.stderr.strip().splitlines() if done.returncode > 0 else []
+            last = said[-1].removeprefix("vggbench: ") if said else f"it was {cause(done.returncode)}"
+            raise BackendUnavailable(f"In {python.name}: {last}")
         found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     return found
+
+
+def _variables(folder: Path) -> dict[str, str]:
+    """With this package on the other Python's path, and nothing that lies beside it: an installed one has a numpy and a
+    torch for this Python there.
+    """
+    package = folder / "vggbench"
+    package.symlink_to(Path(vggbench.__file__).resolve().parent, target_is_directory=True)
+    paths = [str(folder), *filter(None, [os.environ.get("VGGBENCH_ENGINE_PATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "VGGBENCH_CACHE": str(cache.root())}

@@ -12,6 +12,7 @@ from vgg_reference.weights import Weights
 from vggbench import environment, runs_inputs
 from vggbench.backends import default_threads, resolve_device
 from vggbench.precisions import QUANTIZED
+from vggbench.progress import silent
 from vggbench.ranges import Quantization
 from vggbench.results import Record
 from vggbench.runs_fresh import in_fresh_process
@@ -132,8 +133,7 @@ def _elsewhere(request: Request, python: Path, threads: int, here: dict[str, Any
         return time_elsewhere(python, variant, request.batches, request.min_seconds, threads, here)
 
     def scores(network: str, precision: str) -> list[Record]:
-        sample = replace(request, weights="sample")
-        variant = variant_of(sample, network, precision, "tensorrt")
+        variant = _prepared(request, network, precision)  # with the reference's own ranges
         reference = "int8@onnxruntime/tensorrt" if precision == "int8" else "fp32@pytorch"
         device = "cpu" if precision == "int8" else request.device
         return numerics_elsewhere(python, variant, request.images, device, threads, reference)
@@ -192,7 +192,28 @@ def _quantization(weights: Weights, precision: str, request: Request) -> Quantiz
 
 
 def _numerics(request: Request, network: str, precision: str, backend: str) -> list[Record]:
-    """The sample family's network at this precision against eager FP32, layer by layer where layers can be seen."""
+    _prepared(request, network, precision)
+    return in_fresh_process(check_numerics, request, network, precision, backend)
+
+
+def _prepared(request: Request, network: str, precision: str) -> Variant:
+    """A sample network for TensorRT, its images and ranges in the cache by now: the sample set is drawn by processes,
+    which a fresh process may not start.
+    """
+    from vggbench.runs_calibrate import ranges_for
+
+    dataset = runs_inputs.open_images(runs_inputs.SAMPLE, None, silent).first(request.images)
+    weights = runs_inputs.weights_of("sample", network, None, len(dataset.classes))
+    ranges = ranges_for(weights, threads=request.threads) if precision in QUANTIZED else None
+    return Variant(weights, "crop", "tensorrt", precision, quantization=Quantization(ranges) if ranges else None)
+
+
+def check_numerics(request: Request, network: str, precision: str, backend: str) -> list[Record]:
+    """The sample family's network at this precision against eager FP32, layer by layer where layers can be seen.
+
+    In a fresh process, as all that touches the GPU: a library that crashes there ends a step, and not the run; and no
+    memory or context of this process is on the GPU while others are timed.
+    """
     from vggbench import runs_numerics
 
     setting = runs_inputs.setting(
@@ -205,9 +226,10 @@ def _numerics(request: Request, network: str, precision: str, backend: str) -> l
 
 def _beside_the_cpu(request: Request, backend: str) -> list[Record]:
     """The engine's logits against ONNX Runtime's of the very same Q/DQ graph on the CPU, on the sample network D."""
-    from vggbench import runs_gpu_beside
+    from vggbench.runs_gpu_beside import NETWORK, int8_beside_the_cpu
 
-    return runs_gpu_beside.int8_beside_the_cpu(request, backend)
+    _prepared(request, NETWORK, "int8")
+    return in_fresh_process(int8_beside_the_cpu, request, backend)
 
 
 def _again(request: Request, backend: str, precision: str, threads: int, here: dict[str, Any]) -> list[Record]:

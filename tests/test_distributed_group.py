@@ -72,7 +72,7 @@ def test_a_store_that_is_gone_is_one_line_and_whoever_sees_it_says_so(call, rank
 
 
 def test_a_sum_that_lost_a_process_ends_with_what_that_one_said_or_with_one_line(monkeypatch):
-    monkeypatch.setattr(distributed, "FAILED_SECONDS", 0.1)
+    monkeypatch.setattr(distributed, "FAILED_SECONDS", -1.0)  # as on a machine that was busy with other work so long
     store = torch.distributed.HashStore()
     group = Group(0, 2, 2, store)
 

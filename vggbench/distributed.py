@@ -154,8 +154,11 @@ def exchanging(group: Group) -> Iterator[None]:
         yield
     except RuntimeError as error:
         end = time.monotonic() + FAILED_SECONDS
-        while time.monotonic() < end:  # a process that fails closes its connections before it can say why
+        while True:  # a process that fails closes its connections before it can say why
+            late = time.monotonic() > end
             group.check()
+            if late:
+                break
             time.sleep(LOOK_SECONDS)
         raise UsageError(
             "Another worker cannot be reached any more: it has ended, or its machine has. The same command goes on "

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import itertools
 import json
 
 import numpy as np
 import onnx
 import pytest
 from backend_inputs import PAIRS, images, make
-from cli_runs import assert_one_line, run, weights_file
+from cli_runs import assert_one_line, run
+from fake_tensorrt import DEVICE
+from tiny_int8 import LAYERS, TYPED, written
 
-from vgg_reference.architectures import architecture
-from vggbench import backends, gate, history, ranges, runs_latency, runs_latency_rows, runs_precision
+from vggbench import backends, ranges, runs_latency, runs_precision
 from vggbench.backends.ort import inference_session
+from vggbench.engines import cli_engine
 from vggbench.errors import UsageError
 from vggbench.graphs import INPUT, OUTPUT, build_graph, export_onnx
 from vggbench.qdq_rules import check_graph
-from vggbench.quantize import input_of
-from vggbench.ranges import CalibrationImage, Ranges, TensorRange, quantized_inputs
-from vggbench.report import context_from, render
-from vggbench.report.frame import frame
-from vggbench.report.precision import precision_rows
-from vggbench.report.rows import measured
-from vggbench.report.speed import speed_rows
-from vggbench.results import float_layers_of, precision_name, read_records, write_records
 from vggbench.runs_inputs import Request, Setting
 from vggbench.weights import resolve
 
-LAYERS = list(quantized_inputs(architecture("A")))
-KEPT = "fc6,block1.conv1"
+
+def kept(variant, *layers):
+    return dataclasses.replace(variant, quantization=variant.quantization.keeping(*layers))
 
 
 def relative(found, wanted):
@@ -46,7 +41,7 @@ def relative(found, wanted):
         ("fc9", "int8", ["A has no layer 'fc9'", "Known: block1.conv1, ", "fc8"]),
         ("fc6,", "fp8", ["A has no layer ''", "Known: block1.conv1, "]),
         ("fc6,fc6", "int8", ["'fc6,fc6'", "accepted once"]),
-        (KEPT, "fp32", ["--float-layers belongs to int8 and fp8", "asked was fp32", "Leave it out"]),
+        (TYPED, "fp32", ["--float-layers belongs to int8 and fp8", "asked was fp32", "Leave it out"]),
         (",".join(LAYERS), "int8", ["all 11 layers of A", "fp32"]),
     ],
 )
@@ -69,12 +64,10 @@ def test_reproduce_takes_the_layers_of_each_network(tmp_path):
 
 
 def test_fp8_that_would_be_left_with_no_layer_is_refused():
-    variant = make("onnxruntime", precision="fp8")
-    kept = [name for name in LAYERS if name not in ("block1.conv1", "fc8")]
-    how = variant.quantization.keeping(*kept)
+    variant, layers = make("onnxruntime", precision="fp8"), LAYERS[1:-1]
     with pytest.raises(UsageError, match=r"no layer of A is left for fp8"):
-        build_graph(dataclasses.replace(variant, quantization=how))
-    build_graph(dataclasses.replace(variant, quantization=how.keeping(*kept[:-1])))
+        build_graph(kept(variant, *layers))
+    build_graph(kept(variant, *layers[:-1]))
 
 
 # What is computed
@@ -82,33 +75,25 @@ def test_fp8_that_would_be_left_with_no_layer_is_refused():
 
 @pytest.mark.parametrize("name", [name for name, precision in PAIRS if precision == "int8"])
 def test_the_fewer_layers_are_quantized_the_nearer_are_the_logits_to_fp32(name):
-    def logits(*kept):
-        variant = make(name, precision="int8")
-        how = variant.quantization.keeping(*kept)
-        session = backends.open_session(dataclasses.replace(variant, quantization=how), "cpu", 1)
-        try:
+    def logits(variant):
+        with contextlib.closing(backends.open_session(variant, "cpu", 1)) as session:
             return session(images(8))
-        finally:
-            session.close()
 
-    session = backends.open_session(make(name), "cpu", 1)
-    fp32 = session(images(8))
-    session.close()
+    fp32, int8 = logits(make(name)), make(name, precision="int8")
     all_but_one = [layer for layer in LAYERS if layer != "fc7"]
-    away = [relative(logits(*kept), fp32) for kept in ((), ("block1.conv1",), all_but_one)]
+    away = [relative(logits(kept(int8, *layers)), fp32) for layers in ((), ("block1.conv1",), all_but_one)]
     assert away[1] != away[0]
     assert 0 < away[2] < away[0] / 2
     assert away[2] < 0.02
 
 
-@pytest.mark.parametrize("kept", [["block2.conv1"], ["block1.conv1", "block4.conv2", "fc6"]])
+@pytest.mark.parametrize("layers", [["block2.conv1"], ["block1.conv1", "block4.conv2", "fc6"]])
 @pytest.mark.parametrize("form", ["crop", "dense"])
-def test_tensorrts_layout_and_the_cpus_agree_with_layers_kept(form, kept):
+def test_tensorrts_layout_and_the_cpus_agree_with_layers_kept(form, layers):
     found = {}
     for layout in ranges.LAYOUTS:
         variant = make("onnxruntime", form=form, precision="int8", layout=layout)
-        variant = dataclasses.replace(variant, quantization=variant.quantization.keeping(*kept))
-        session = inference_session(export_onnx(variant), threads=1)
+        session = inference_session(export_onnx(kept(variant, *layers)), threads=1)
         found[layout] = session.run([OUTPUT], {INPUT: images(6)})[0]
     assert relative(found["cpu"], found["tensorrt"]) < 0.02
 
@@ -118,10 +103,8 @@ def test_tensorrts_layout_and_the_cpus_agree_with_layers_kept(form, kept):
 
 def test_one_choice_has_one_digest_in_whatever_order_it_was_typed():
     variant = make("onnxruntime", precision="int8")
-    there, back, none, other = (
-        dataclasses.replace(variant, quantization=dataclasses.replace(variant.quantization, float_layers=kept))
-        for kept in (("fc6", "block1.conv1"), ("block1.conv1", "fc6"), (), ("fc6",))
-    )
+    choices = (("fc6", "block1.conv1"), ("block1.conv1", "fc6"), (), ("fc6",))
+    there, back, none, other = (kept(variant, *layers) for layers in choices)
     assert there == back
     assert export_onnx(there) == export_onnx(back)
     assert len({each.digest for each in (there, back, none, other)}) == 3
@@ -129,31 +112,14 @@ def test_one_choice_has_one_digest_in_whatever_order_it_was_typed():
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    """A file of a tiny network's weights, for the classes of ``photos``."""
-    return weights_file(tmp_path_factory.mktemp("weights"))
+def tiny(tmp_path_factory):
+    """Files of a network's weights and ranges."""
+    return written(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="module")
-def artefact(network, tmp_path_factory):
-    """Its ranges, of images that are elsewhere."""
-    weights = resolve(str(network), "A")
-    tensors = list(dict.fromkeys(quantized_inputs(architecture("A")).values()))
-    model = onnx.load_from_string(export_onnx(dataclasses.replace(make("onnxruntime"), weights=weights, form="crop")))
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors[1:])
-    batch = np.random.default_rng(0).normal(0, 60, (8, 3, 32, 32)).astype(np.float32)
-    values = [batch, *inference_session(model.SerializeToString(), threads=1).run(tensors[1:], {INPUT: batch})]
-    found = tuple(
-        TensorRange(n, -float(abs(v).max()), float(abs(v).max())) for n, v in zip(tensors, values, strict=True)
-    )
-    views, used = {"input": input_of(weights)}, (CalibrationImage("other.jpg", "f" * 64),)
-    path = tmp_path_factory.mktemp("ranges") / "ranges.json"
-    path.write_bytes(ranges.to_json(Ranges("A", weights.digest, "minmax", None, {"name": "x"}, views, {}, found, used)))
-    return path
-
-
-def evaluated(photos, network, artefact, *more):
+def evaluated(photos, tiny, *more):
     """The document of evaluate --json at INT8."""
+    network, artefact = tiny
     data = ["--data", photos, "--protocol", "center", "--scale", 32, "--threads", 1]
     options = [*data, "--network", "A", "--weights", network, "--precision", "int8", "--calibration", artefact]
     result = run("evaluate", *options, *more, "--json")
@@ -161,31 +127,27 @@ def evaluated(photos, network, artefact, *more):
     return json.loads(result.stdout)
 
 
-def test_a_kept_result_of_another_choice_is_not_used(photos, network, artefact, own_cache):
+def test_a_kept_result_of_another_choice_is_not_used(photos, tiny, own_cache):
     images = 12
-    for kept, held in ((None, 0), (KEPT, 0), ("fc6", 0), ("block1.conv1,fc6", images), (None, images)):
-        found = evaluated(photos, network, artefact, *(["--float-layers", kept] if kept else []))
-        assert found["cached"] == held, kept
-        layers = sorted(kept.split(",")) if kept else []
-        assert found["float_layers"] == ",".join(layers)
-        assert found["record"]["networks"][0]["calibration"]["float_layers"] == layers
+    for layers, held in ((None, 0), (TYPED, 0), ("fc6", 0), ("block1.conv1,fc6", images), (None, images)):
+        found = evaluated(photos, tiny, *(["--float-layers", layers] if layers else []))
+        assert found["cached"] == held, layers
+        names = sorted(layers.split(",")) if layers else []
+        assert found["float_layers"] == ",".join(names)
+        assert found["record"]["networks"][0]["calibration"]["float_layers"] == names
 
 
-def test_a_plan_of_latency_has_another_name_for_another_choice(network, artefact):
-    plans = [
-        runs_latency.plan_of(
-            runs_latency.Request(
-                "A", str(network), precisions=("fp32", "int8"), calibration=artefact, float_layers=kept
-            )
-        )
-        for kept in ((), ("fc6",))
-    ]
+def test_a_plan_of_latency_has_another_name_for_another_choice(tiny):
+    network, artefact = tiny
+    asked = runs_latency.Request("A", str(network), ("fp32", "int8"), calibration=artefact)
+    plans = [runs_latency.plan_of(dataclasses.replace(asked, float_layers=kept)) for kept in ((), ("fc6",))]
     assert len({plan.key for plan in plans}) == 2
     assert [plan.variants[0].digest for plan in plans] == [plans[0].variants[0].digest] * 2
     assert plans[1].variants[1].quantization.float_layers == ("fc6",)
 
 
-def test_reproduce_keeps_the_layers_of_the_networks_that_were_named(network, artefact, monkeypatch):
+def test_reproduce_keeps_the_layers_of_the_networks_that_were_named(tiny, monkeypatch):
+    network, artefact = tiny
     monkeypatch.setattr("vggbench.quantize.check_disjoint", lambda *_: None)
     weights = [dataclasses.replace(resolve(str(network), "A"), train_scale=scale) for scale in ("256", "384")]
     request = Request(
@@ -198,16 +160,43 @@ def test_reproduce_keeps_the_layers_of_the_networks_that_were_named(network, art
         assert [how.float_layers for how in found.values()] == [(kept,)]
 
 
+# Engines
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_an_engines_kept_layers_are_no_fallbacks(precision, machine):
+    machine("10.16.1")
+    keys = set()
+    for layers in (("block5.conv1", "fc6"), ("fc6",)):
+        variant = kept(make("tensorrt", precision=precision), *layers)
+        with contextlib.closing(backends.open_session(variant, "cuda", 1)) as session:
+            assert (session.info["float_layers"], session.info["fallbacks"]) == (" ".join(layers), "")
+            keys.add(session.info["engine_key"])
+    assert len(keys) == 2
+
+
+def test_an_engine_by_itself_takes_the_layers_that_its_graph_keeps(machine, monkeypatch, tmp_path):
+    machine("10.16.1")
+    monkeypatch.setattr(cli_engine, "first_device", lambda: DEVICE)
+    graph, out = tmp_path / "graph.onnx", tmp_path / "out.json"
+    graph.write_bytes(export_onnx(kept(make("tensorrt", precision="int8"), "fc6", "block5.conv1")))
+    command = [str(graph), "--precision", "int8", "--crop", "64", "--seconds", "0", "--json", str(out)]
+    for more, fallbacks in (([], "block5.conv1 in fp32, fc6 in fp32"), (["--float-layers", "fc6,block5.conv1"], "")):
+        assert cli_engine.main([*command, *more]) == 0
+        assert json.loads(out.read_text(encoding="utf-8"))["info"]["fallbacks"] == fallbacks
+
+
 # Graphs
 
 
 @pytest.fixture
-def exported(tmp_path, network, artefact):
-    """Path of a graph of ``weights_file``'s network, by the layers kept."""
+def exported(tmp_path, tiny):
+    """Path of a graph, by the layers kept."""
+    network, artefact = tiny
 
-    def write(kept, layout, name="A.onnx"):
+    def write(kept, name="A.onnx"):
         path = tmp_path / name
-        options = ["--weights", network, "--calibration", artefact, "--layout", layout]
+        options = ["--weights", network, "--calibration", artefact, "--layout", "tensorrt"]
         result = run("export", "--network", "A", "--precision", "int8", *options, "--float-layers", kept, "--out", path)
         assert result.exit_code == 0, result.output
         assert "float    block1.conv1 fc6: asked for" in result.stdout
@@ -217,7 +206,7 @@ def exported(tmp_path, network, artefact):
 
 
 def test_an_exported_graph_says_what_it_keeps_and_breaks_no_rule(exported):
-    first, second = exported(KEPT, "tensorrt"), exported("block1.conv1,fc6", "tensorrt", "again.onnx")
+    first, second = exported(TYPED), exported("block1.conv1,fc6", "again.onnx")
     assert first.read_bytes() == second.read_bytes()
     info = check_graph(first)
     assert (info.float_layers, info.violations) == (("block1.conv1", "fc6"), ())
@@ -232,7 +221,7 @@ def test_an_exported_graph_says_what_it_keeps_and_breaks_no_rule(exported):
     [("fc6", "block1.conv1", "in float, and not said to be"), ("block1.conv1 fc6 fc7", "fc7", "rounded, and said to")],
 )
 def test_a_graph_that_keeps_other_layers_than_it_says_is_named(exported, said, layer, detail):
-    path = exported(KEPT, "tensorrt")
+    path = exported(TYPED)
     model = onnx.load(path)
     (entry,) = (each for each in model.metadata_props if each.key == "float_layers")
     entry.value = said
@@ -240,82 +229,3 @@ def test_a_graph_that_keeps_other_layers_than_it_says_is_named(exported, said, l
     (found,) = check_graph(path).violations
     assert (found.rule, found.node) == ("float-layers", layer)
     assert found.detail.startswith(detail)
-
-
-# Records, page, gate
-
-
-@pytest.fixture
-def three(photos, network, artefact, own_cache, tmp_path):
-    """Records of fp32, of int8, and of int8 with layers kept."""
-    found = []
-    for number, more in enumerate((["--precision", "fp32"], [], ["--float-layers", KEPT])):
-        path = tmp_path / f"{number}.jsonl"
-        options = ["--data", photos, "--network", "A", "--weights", network]
-        more = more if more[:1] == ["--precision"] else ["--precision", "int8", "--calibration", artefact, *more]
-        options += ["--protocol", "center", "--scale", 32, "--threads", 1, "--out", path, *more]
-        result = run("evaluate", *options)
-        assert result.exit_code == 0, result.output
-        assert ("(block1.conv1,fc6 in float)" in result.stdout) == ("--float-layers" in more)
-        found += read_records(path)
-    return found
-
-
-def test_a_page_has_a_column_for_each_choice(three):
-    names, rows = precision_rows(measured(three), [])
-    assert names == ["int8", "int8 (block1.conv1,fc6 in float)"]
-    assert [list(row.changes) for row in rows] == [names]
-    assert {change.expected for change in rows[0].changes.values()} == {0.5}
-    html = render(three, [], context_from(three))
-    assert "INT8 (block1.conv1,fc6 in float)" in html
-    assert "onnxruntime int8 (block1.conv1,fc6 in float)" in html
-    assert "INT8 within 0.5" in html
-    assert list(frame(three)["float_layers"]) == ["", "", "block1.conv1,fc6"]
-
-
-def test_the_gate_takes_other_float_layers_for_another_workload_unless_told(three, tmp_path):
-    _, plain, kept = three
-    base, head = tmp_path / "base.jsonl", tmp_path / "head.jsonl"
-    write_records(base, [plain])
-    write_records(head, [kept])
-    result = run("compare", base, head)
-    assert "float-layers is none against block1.conv1,fc6 (--across float-layers allows it)" in " ".join(
-        result.stdout.split()
-    )
-    found = gate.compare([plain], [kept], across=["float-layers"])
-    assert all(row.across == ("float-layers none → block1.conv1,fc6",) for row in found.rows)
-    assert all(row.base is not None for row in found.rows)
-    assert "in float block1.conv1,fc6" in gate.compare([kept], [kept]).rows[0].name
-
-
-def test_histories_do_not_mix_choices(three):
-    assert len({history.error_key(record) for record in three}) == 3
-    assert dict(history.error_key(three[2]))["precision"] == "int8 (block1.conv1,fc6 in float)"
-
-
-def timed(three):
-    """The records as if they were timings, of two processes each."""
-    for record, process in itertools.product(three, (1, 2)):
-        samples = record.samples.model_copy(update={"unit": "seconds", "values": [0.01, 0.01]})
-        yield record.model_copy(update={"kind": "latency", "samples": samples, "process": process})
-
-
-def test_timings_of_other_choices_are_other_rows(three):
-    records = list(timed(three))
-    rows = runs_latency_rows.rows_of(records)
-    assert [(row["precision"], row["float_layers"], row["processes"]) for row in rows] == [
-        ("fp32", "", 2),
-        ("int8", "", 2),
-        ("int8", "block1.conv1,fc6", 2),
-    ]
-    assert "block1.conv1,fc6 stayed in floating point" in runs_latency_rows.doubts(rows[2], 2)
-    names, (row,) = speed_rows(records, "fp32")
-    assert names == ["fp32", "int8", "int8 (block1.conv1,fc6 in float)"]
-    assert {speed.processes for speed in row.speeds.values()} == {2}
-
-
-def test_records_that_know_of_no_choice_are_plain(three):
-    run = three[1].networks[0]
-    for calibration in ({}, {"digest": "d"}, {"float_layers": []}):
-        old = run.model_copy(update={"calibration": calibration})
-        assert (float_layers_of(old), precision_name(old)) == ("", "int8")

@@ -1,6 +1,7 @@
 """The machine's own peak: what is tried, what is kept, and which records may stand beside it."""
 
 import time
+from types import SimpleNamespace
 
 import measuring
 import numpy as np
@@ -21,21 +22,33 @@ HERE = {"cpu": "x", "cores": 2, "logical_cpus": 4}
 SHAPE = (48, 64, 32)
 
 
-def taking(seconds):
-    return lambda shape, threads: lambda: time.sleep(seconds)
+@pytest.fixture
+def taking(monkeypatch):
+    """Makes products that take so many seconds, by the only clock there is."""
+    now = [0.0]
+    monkeypatch.setattr(peak, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def taking(seconds):
+        def call():
+            now[0] += seconds
+
+        return lambda shape, threads: call
+
+    return taking
 
 
 def refusing(shape, threads):
     raise RuntimeError("no such type\nand more")
 
 
-def test_the_fastest_product_is_kept_and_all_that_were_tried_are_named():
-    makers = {"slow one": taking(0.1), "fast one": taking(0.001), "absent one": refusing}
+def test_the_fastest_product_is_kept_and_all_that_were_tried_are_named(taking):
+    makers = {"slow one": taking(0.02), "fast one": taking(0.001), "absent one": refusing}
     found = peak.best_product("fp32", 2, makers=makers, shapes=((8, 8, 8), (64, 64, 64)))
     assert (found.library, found.shape) == ("fast one", (64, 64, 64))
     assert len(found.tried) == 6
     assert found.tried["absent one, 8 x 8 x 8"] == "does not run: RuntimeError: no such type"
-    assert 0 < found.tried["slow one, 64 x 64 x 64"] < found.tried["fast one, 64 x 64 x 64"] <= 2 * 64**3 / 0.001
+    assert found.tried["slow one, 64 x 64 x 64"] == pytest.approx(2 * 64**3 / 0.02)
+    assert found.tried["fast one, 64 x 64 x 64"] == pytest.approx(2 * 64**3 / 0.001)
 
 
 def test_candidates_have_their_turns_in_rounds_and_the_fastest_call_decides(monkeypatch):
@@ -96,13 +109,10 @@ def test_a_later_round_times_the_product_that_was_found_without_a_search(small):
     assert not any(name.startswith("tried") for name in second.conditions)
 
 
-def test_at_least_five_products_and_as_long_as_asked():
-    calls = []
-    _, values = peak._time(lambda: calls.append(time.sleep(0.002)), 0.0, 5)
-    assert len(values) == 5
-    assert len(calls) == 6
-    _, values = peak._time(lambda: time.sleep(0.002), 0.05, 5)
-    assert sum(values) >= 0.03
+def test_at_least_five_products_and_as_long_as_asked(taking):
+    product = taking(0.25)(SHAPE, 1)
+    assert peak._time(product, 0.0, 5) == ([0.25], [0.25] * 5)
+    assert peak._time(product, 2.0, 5) == ([0.25], [0.25] * 8)
 
 
 def test_a_gpus_products_follow_each_other_and_are_timed_by_its_own_clock(monkeypatch):
@@ -152,9 +162,8 @@ def test_the_graphs_multiply(operator):
     ("precision", "library"), [(p, library) for p, makers in products.ON_CPU.items() for library in makers]
 )
 def test_a_candidate_runs_wherever_its_library_is_but_for_types_that_a_cpu_lacks(precision, library):
-    tried = peak.best_product(
-        precision, 1, makers={library: products.ON_CPU[precision][library], "other": taking(0.001)}, shapes=(SHAPE,)
-    ).tried[f"{library}, 48 x 64 x 32"]
+    makers = {library: products.ON_CPU[precision][library], "other": lambda shape, threads: lambda: time.sleep(0.001)}
+    tried = peak.best_product(precision, 1, makers=makers, shapes=(SHAPE,)).tried[f"{library}, 48 x 64 x 32"]
     if isinstance(tried, str):
         absent = "ImportError" in tried or "ModuleNotFoundError" in tried
         assert absent if library.startswith("openvino") else "onnxruntime" not in library and library != "torch mm"

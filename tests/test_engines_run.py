@@ -152,6 +152,24 @@ def test_a_plan_that_tensorrt_refuses_is_built_anew_once(machine, opened, caplog
         opened("tensorrt")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "1: [defaultAllocator.cpp::allocate::19] Error Code 1: Cuda Runtime (out of memory)",
+        "2: [safeDeserialize.cpp::load::300] Error Code 2: OutOfMemory (no further information)",
+        "Requested amount of GPU memory (1073741824 bytes) could not be allocated.",
+    ],
+)
+def test_a_plan_that_has_no_room_is_not_built_anew(said, machine, opened):
+    _, _, faults = machine()
+    opened("tensorrt").close()
+    faults.deserialize = said
+    with pytest.raises(BackendUnavailable, match=r"^The GPU has no room for \d+ MiB"):
+        opened("tensorrt")
+    faults.deserialize = ""
+    assert opened("tensorrt").info["engine_source"] == "cache"
+
+
 def test_openings_leave_nothing_on_the_gpu(machine):
     _, cuda, _ = machine()
     variant, settings = make("tensorrt"), Settings(profile=SMALL)
@@ -198,27 +216,6 @@ def test_a_graph_is_captured_anew_after_a_change_of_shape_or_mode(machine, opene
     session.time_calls(images(1), 5, False)
     assert cuda.calls.count("cudaGraphLaunch") == launched
     assert session.info["cuda_graph"] == "off"
-
-
-def test_an_input_is_put_on_the_gpu_once_for_all_looks_at_its_times(machine, opened):
-    """A GPU that rests while the host copies the same images again cools, and is then faster than its peers were."""
-    _, cuda, _ = machine()
-    session, batch = opened("tensorrt"), images(2)
-
-    def copies(*timed):
-        before = cuda.calls.count("cudaMemcpyAsync")
-        session.time_calls(*timed)
-        return cuda.calls.count("cudaMemcpyAsync") - before
-
-    assert [copies(batch, calls, back) for calls, back in ((1, False), (5, False), (5, True))] == [2, 0, 0]
-    session(batch)
-    assert copies(batch, 1, False) == 2, "what ran in between may have left other images there"
-    assert copies(images(2, seed=1), 1, False) == 2
-    session.use(LIKE["trtexec-11"])
-    assert copies(batch, 1, False) == 2
-    session._runner.reshape((3, 3, 64, 64))
-    assert copies(batch, 1, False) == 2
-    assert session.info["cuda_graph"] == "captured"
 
 
 def test_a_capture_that_fails_is_said_and_plain_enqueues_are_timed(machine, opened, caplog):

@@ -18,6 +18,7 @@ from vggbench.engines.opening import Settings
 from vggbench.engines.profile import Profile
 from vggbench.engines.run import SLOTS
 from vggbench.errors import BackendUnavailable, UsageError
+from vggbench.modes import LIKE
 from vggbench.views import to_input
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -218,3 +219,27 @@ def test_a_stream_that_cannot_be_made_frees_the_other(machine):
     cuda.cudaStreamCreateWithFlags = once
     with pytest.raises(BackendUnavailable, match="cudaStreamCreateWithFlags"):
         tensorrt.open_session(make("tensorrt"), "cuda", 1, Settings(profile=SMALL))
+
+
+# The same images again and again
+
+
+def test_an_input_is_put_on_the_gpu_once_for_all_looks_at_its_times(machine, opened):
+    """A GPU that rests while the host copies the same images again cools, and is then faster than its peers were."""
+    _, cuda, _ = machine()
+    session, batch = opened(), images(2)
+
+    def copies(*timed):
+        before = cuda.calls.count("cudaMemcpyAsync")
+        session.time_calls(*timed)
+        return cuda.calls.count("cudaMemcpyAsync") - before
+
+    assert [copies(batch, calls, back) for calls, back in ((1, False), (5, False), (5, True))] == [2, 0, 0]
+    session(batch)
+    assert copies(batch, 1, False) == 2, "what ran in between may have left other images there"
+    assert copies(images(2, seed=1), 1, False) == 2
+    session.use(LIKE["trtexec-11"])
+    assert copies(batch, 1, False) == 2
+    session._runner.reshape((3, 3, 64, 64))
+    assert copies(batch, 1, False) == 2
+    assert session.info["cuda_graph"] == "captured"

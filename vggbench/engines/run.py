@@ -6,6 +6,7 @@ engine works on the piece before, on another; its results, few beside the images
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +64,8 @@ class Runner:
         with collected() as errors:
             self.engine = self._runtime.deserialize_cuda_engine(plan)
             if self.engine is None:
+                if re.search(r"out ?of ?memory|could not be allocated", " ".join(errors), re.IGNORECASE):
+                    raise out_of_memory(len(plan), self.buffers.free_bytes())  # and not a plan to be built anew
                 raise _refused(trt, first_error(errors))
             try:
                 self.context = self.engine.create_execution_context()

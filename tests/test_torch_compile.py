@@ -102,6 +102,15 @@ def test_a_compiler_that_fails_is_one_line(monkeypatch):
     session.close()
 
 
+def test_the_search_for_kernels_prints_no_tables(monkeypatch):
+    from torch._inductor import config
+
+    monkeypatch.setattr(config, "autotune_num_choices_displayed", 10)
+    monkeypatch.delenv("TORCHINDUCTOR_AUTOTUNE_NUM_CHOICES_DISPLAYED", raising=False)
+    torch_compile._compile(None, lambda x: x, mode="max-autotune", dense=False)
+    assert config.autotune_num_choices_displayed == 0
+
+
 def test_without_a_compiler_or_headers_it_says_how_to_get_them(monkeypatch, tmp_path):
     monkeypatch.setattr(torch_compile.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
     monkeypatch.setattr(torch_compile.shutil, "which", lambda name: "/usr/bin/g++")

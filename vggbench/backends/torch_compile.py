@@ -104,6 +104,10 @@ def _compile(model: VGG, forward: Forward, *, mode: str, dense: bool) -> Forward
 
     Pools that round up and the score map's windows would each be compiled anew for sizes odd and even.
     """
+    if mode == "max-autotune" and "TORCHINDUCTOR_AUTOTUNE_NUM_CHOICES_DISPLAYED" not in os.environ:
+        from torch._inductor import config
+
+        config.autotune_num_choices_displayed = 0  # a table of candidates a layer would go to the user's terminal
     if not dense:
         return _compile_one(forward, mode)
     pieces = [_compile_one(piece, mode, dynamic=True) for piece in _between_pools(model.features)]

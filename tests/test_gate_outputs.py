@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -196,6 +198,16 @@ def test_junit_has_the_shape_that_the_strictest_schema_asks_for(every_verdict):
     assert numbers == [6, len(list(suite.iter("failure"))), len(list(suite.iter("skipped"))), 0]
     assert (numbers[1], numbers[2]) == (1, 2)
     assert "\x00" not in data.decode()
+    (failure,) = suite.iter("failure")
+    assert re.search(r"BASE \d[\d.]* ms, HEAD \d[\d.]* ms, change \+\d+\.\d\d % \(\+", failure.text)
+
+
+def test_the_page_has_what_differs_between_the_machines_first(every_verdict):
+    one, other = ({"gpu": None, "cores": 2, "torch": version} for version in ("2.1", "2.2"))
+    html = page(replace(every_verdict, machine=(one, other)))
+    cells = html.split('<section id="machines"')[1].split("</section>")[0]
+    assert cells.index("torch") < cells.index("cores")
+    assert "None" not in cells
 
 
 def test_markdown_is_one_table_whose_cells_hold_no_markup_of_theirs(every_verdict):

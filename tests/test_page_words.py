@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import page_fixtures as fixtures
 import pytest
+from numerics_records import numerics_record
 from test_report_speed import latency
 
 from vggbench.findings import judge
 from vggbench.report import FROM_RECORDS, context_from, rebuild, render
+from vggbench.report.page import rate
 from vggbench.results import write_records
 
 
@@ -27,6 +29,22 @@ def test_a_ratio_below_a_tenth_keeps_a_digit():
     html = render(timings, [], context_from(timings))
     assert "0.002 x" in html
     assert "0.00 x" not in html
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(1.6, "1.60"), (99.94, "99.9"), (99.96, "100"), (1830.4, "1,830"), (1e-7, "1.00e-07")]
+)
+def test_a_measured_number_keeps_its_three_digits(value, shown):
+    assert rate(value) == shown
+
+
+def test_a_page_that_only_compares_says_what_flipped_and_leaves_the_papers_tables_out():
+    compared = [numerics_record("bf16", "pytorch"), numerics_record("int8", "onnxruntime", "cpu")]
+    html = render(compared, [], context_from(compared))
+    headline = html.split('<p class="headline">')[1].split("</p>")[0]
+    assert "answers" in headline
+    assert 'id="quoted"' not in html
+    assert 'id="networks"' not in html
 
 
 def test_a_page_made_from_records_says_what_it_lacks(records, tmp_path):

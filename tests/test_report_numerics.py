@@ -69,7 +69,7 @@ def html(records):
 
 
 def section_of(html: str) -> str:
-    return html[html.index('<section id="numerics"') : html.index('<section id="networks"')]
+    return html[html.index('<section id="numerics"') : html.index('<section id="method"')]
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,8 @@ def history(
 def _show(row: dict[str, Any]) -> None:
     if row["not_judged"]:
         return
-    verdict = "no change" if not row["changes"] else f"{len(row['changes'])} change(s)"
+    count = len(row["changes"])
+    verdict = "no change" if not count else f"{count} change{'' if count == 1 else 's'}"
     if row["drift_percent"] is not None:
         verdict = f"drifts by {row['drift_percent']:+.2f} % a run"
     say(f"{row['name']}: {verdict} in {len(row['points'])} runs")
@@ -85,7 +86,7 @@ def export_benchmark(
     if json:
         print_json({"file": str(out), "benchmarks": count})
     else:
-        say(f"{count} benchmarks: {out}")
+        say(f"{count} benchmark{'' if count == 1 else 's'}: {out}")
 
 
 def import_benchmark(
@@ -102,4 +103,4 @@ def import_benchmark(
     if json:
         print_json({"file": str(out), "records": len(found)})
     else:
-        say(f"{len(found)} records: {out}")
+        say(f"{len(found)} record{'' if len(found) == 1 else 's'}: {out}")

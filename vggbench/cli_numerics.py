@@ -141,7 +141,7 @@ def _show(rows: list[dict[str, Any]], records: list[Any]) -> None:
 
 
 def _show_sensitivity(row: dict[str, Any], measured: Any) -> None:
-    say(f"\n{row['variant']}: relative L2 of the logits with one layer quantized, and with all but it")
+    say(f"\n{row['variant']}: relative L2 of all images' logits together with one layer quantized, and with all but it")
     for each in measured.sensitivity[:_WORST]:
         say(
             f"  {each.layer:14} {_percent(each.alone_relative_l2)}  {each.alone_flips:4,} flips   "

@@ -46,7 +46,10 @@ def project(
     say(f"D and E over {runs_project.IMAGES:,} images: {crops:,.0f} crops' work of D, and on one core")
     say(f"{parts.preparing_seconds / 3600:.1f} h of decoding and rescaling ({parts.said['preparing']}).")
     say(f"D here: {parts.cpu_crops_per_second:.2f} crops/s on {parts.cpu_threads} threads ({parts.said['cpu']}).")
-    say(f"D on a GPU: {'no record' if gpu is None else f'{gpu:,.0f} crops/s'} ({parts.said['gpu']}).")
+    if gpu is None:
+        say("D on a GPU: no record; --records or --gpu-crops-per-second gives its speed.")
+    else:
+        say(f"D on a GPU: {gpu:,.0f} crops/s ({parts.said['gpu']}).")
     say(f"\n{'machine':28} {'hours':>10} {'network':>10} {'preparing':>10}   limits")
     for line in lines:
         cells = [line.hours, line.compute_hours, line.preparing_hours]

@@ -157,6 +157,7 @@ def _draw(unit: str, rows: Sequence[tuple[int, Row]], width: str) -> Any:
 
 
 def _machines(found: Comparison) -> list[tuple[str, str, str]]:
-    """(name, BASE's, HEAD's) of the environments, equal ones once."""
-    base, head = found.machine
-    return [(key, str(base.get(key, "")), str(head.get(key, ""))) for key in sorted({*base, *head})]
+    """(name, BASE's, HEAD's) of the environments, what differs first; "" where one has none."""
+    base, head = ({key: str(value) for key, value in side.items() if value is not None} for side in found.machine)
+    names = sorted({*base, *head}, key=lambda key: (base.get(key) == head.get(key), key))
+    return [(name.replace("_", " "), base.get(name, ""), head.get(name, "")) for name in names]

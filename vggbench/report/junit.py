@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 
 from vggbench.gate import Comparison, Row
 from vggbench.gate_rows import INCONCLUSIVE, NOT_COMPARABLE, REGRESSED
+from vggbench.report.gate import shown_row
 
 #: What XML 1.0 cannot hold, not even as a reference.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -53,12 +54,13 @@ def _case(suite: ET.Element, row: Row) -> None:
     case = ET.SubElement(suite, "testcase", {"name": _legal(row.name), "classname": classname, "time": "0"})
     reason = _legal(f"{row.verdict}: {row.reason}")
     if row.verdict == REGRESSED:
+        told = shown_row(0, row)
         failure = ET.SubElement(case, "failure", {"message": reason, "type": REGRESSED})
         failure.text = _legal(
             "\n".join(
                 [
                     reason,
-                    f"BASE {row.base}, HEAD {row.head}, change {row.change} ({row.low} to {row.high})",
+                    f"BASE {told['base']}, HEAD {told['head']}, change {told['change']} ({told['interval']})",
                     *row.across,
                 ]
             )

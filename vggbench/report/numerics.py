@@ -87,6 +87,18 @@ def _group(number: int, reference: str, rows: Sequence[VariantRow]) -> Group:
     return Group(f"numerics-{number}", title, reference, tuple(rows))
 
 
+def flipped_answers(records: Sequence[Record]) -> list[str]:
+    """Of each variant: "INT8 onnxruntime flips 9 of 64 answers"; the network's name where there are several."""
+    found = groups(records)
+    several = len(found) > 1
+    return [
+        (f"{group.title}: " if several else "")
+        + f"{row.name} flips {row.numerics.flips:,} of {row.numerics.images:,} answers"
+        for group in found
+        for row in group.rows
+    ]
+
+
 def section(given: Inputs) -> dict[str, Any] | None:
     """What numerics.html.j2 shows; None without numerics records."""
     found = groups(given.records)

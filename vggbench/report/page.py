@@ -99,8 +99,8 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 
 
 def rate(value: float) -> str:
-    """Three digits: "7.12", "28.4", "1,830"."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    """Three digits: "7.10", "28.4", "1,830", "0.00712"."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 
 def p_value(value: Any) -> str:

@@ -70,6 +70,7 @@ def summary(given: Inputs) -> dict[str, Any]:
         "total_rows": sum(verdicts.values()),
         "measured_rows": sum(1 for table in given.tables for row in table.rows if row.first),
         "compared": len(compared),
+        "flipped": numerics.flipped_answers(compared),
         "found": found,
         "bad": bad_images(given),
         "networks": sorted({run.network for run in runs}),
@@ -100,9 +101,14 @@ def findings(given: Inputs) -> dict[str, Any] | None:
     }
 
 
+def only_compares(given: Inputs) -> bool:
+    """A page that compares precisions and has nothing to say of the paper's tables."""
+    return not given.every_row and any(record.kind == "numerics" for record in given.records)
+
+
 def claims(given: Inputs) -> dict[str, Any] | None:
     """The paper's rows; none of them on a page that only compares precisions."""
-    if not given.every_row and any(record.kind == "numerics" for record in given.records):
+    if only_compares(given):
         return None
     return {
         "figures": {
@@ -142,11 +148,15 @@ def others(given: Inputs) -> dict[str, Any] | None:
     return {"rows": rows} if rows else None
 
 
-def networks(given: Inputs) -> dict[str, Any]:
+def networks(given: Inputs) -> dict[str, Any] | None:
+    if only_compares(given):
+        return None
     return {"configurations": tables.configurations(), "sizes": tables.networks()}
 
 
-def quoted(given: Inputs) -> dict[str, Any]:
+def quoted(given: Inputs) -> dict[str, Any] | None:
+    if only_compares(given):
+        return None
     return {"tables": tables.quoted_tables()}
 
 

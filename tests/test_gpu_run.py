@@ -130,6 +130,16 @@ def test_a_library_that_breaks_when_it_is_asked_for_ends_its_step_alone(planned,
     assert done.steps[1].why == "RuntimeError: CUDA driver initialization failed"
 
 
+def test_a_gpu_that_torch_cannot_use_is_not_passed_over_for_the_cpu(planned, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs_gpu.environment, "has_cuda", lambda: True)
+    monkeypatch.setattr(runs_gpu.environment, "environment", lambda command=None: {"gpu": "NVIDIA Old", "cpu": "x"})
+    monkeypatch.setattr(runs_gpu, "has_cuda", lambda: False)
+    with pytest.raises(BackendUnavailable, match=r"^The driver shows NVIDIA Old, and torch .* cannot use it") as raised:
+        runs_gpu.gpu(Request(), tmp_path)
+    assert "\n" not in str(raised.value)
+    assert planned[0] == []
+
+
 def test_what_touches_the_gpu_runs_in_a_fresh_process(monkeypatch):
     """A crash there would end the whole run, and this process' context would stand beside every timing."""
     monkeypatch.setattr(runs_gpu_steps, "resolve_device", lambda device, cuda: "cuda:0")

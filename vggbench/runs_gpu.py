@@ -89,6 +89,7 @@ def gpu(request: Request, out: Path | None = None, progress: Report = silent) ->
     started = time.monotonic()
     if request.networks not in NETWORKS:
         raise UsageError(f"--networks {request.networks!r}: known are {', '.join(NETWORKS)}.")
+    _check_device(request)
     out = out or default_folder()
     runs_inputs.check_out(out)
     if request.no_network:
@@ -112,6 +113,19 @@ def gpu(request: Request, out: Path | None = None, progress: Report = silent) ->
         raise BackendUnavailable(f"No step gave a record: {reasons}.")
     _report(out, records, ended, request)
     return Done(out, tuple(ended), records)
+
+
+def _check_device(request: Request) -> None:
+    """Raises BackendUnavailable where torch cannot use a GPU that is here: the CPU would be measured unasked."""
+    if request.device != "auto" or not environment.has_cuda() or has_cuda():
+        return
+    import torch
+
+    build = f"a build for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
+    raise BackendUnavailable(
+        f"The driver shows {environment.environment([])['gpu']}, and torch {torch.__version__}, {build}, cannot use it "
+        "(an older driver than that CUDA's?). See: vggbench doctor. Or measure the CPU: --device cpu."
+    )
 
 
 def default_folder() -> Path:

@@ -108,17 +108,17 @@ def test_layers_stand_in_the_networks_order_with_every_variant(page):
     (table,) = [at for at, cells in enumerate(page.rows) if cells[0] == "Layer" and len(cells) == 13]
     assert [cells[0] for cells in page.rows[table + 1 : table + 7]] == LAYERS
     cells = row(page, "block2.relu1")
-    assert cells[1] == "0.6"
+    assert cells[1] == "0.600"
     assert float(cells[3]) == pytest.approx(-20 * np.log10(0.006), abs=0.05)
     assert row(page, "images")[3] == "–"  # noqa: RUF001
 
 
 def test_sensitivity_is_sorted_and_says_what_keeping_layers_gives_back(page):
-    assert row(page, "block1.conv1")[1:3] == ["1.7", "9"]
+    assert row(page, "block1.conv1")[1:3] == ["1.70", "9"]
     at = [cells[0] for cells in page.rows].index("block1.conv1")
     assert page.rows[at + 1][0] == "fc6"
     kept = [cells for cells in page.rows if cells[0] in ("none", "--float-layers block1.conv1") and len(cells) == 4]
-    assert [cells[1] for cells in kept[:2]] == ["2", "0.42"]
+    assert [cells[1] for cells in kept[:2]] == ["2.00", "0.420"]
 
 
 def test_flipped_images_are_shown_with_pictures_and_escaped_names(html):

@@ -42,6 +42,7 @@ if mode == "sleeps" and runs == 2 and not (folder / "awake").exists():
     time.sleep(600)
 record = json.loads((folder / "record.json").read_text())
 record["samples"]["values"] = [median * random.uniform(0.995, 1.005) for _ in range(9)]
+record["conditions"] = {"may_ask": "VGGBENCH_TURNS" in os.environ}
 record["environment"]["vggbench"] = side if mode == "version" else "0.1.0"
 pathlib.Path(options[-1]).write_text(json.dumps(record) + "\\n")
 """
@@ -169,20 +170,24 @@ def test_ctrl_c_keeps_what_was_measured_exits_130_and_the_same_command_goes_on(f
     assert order(folder).count("head") == 7
 
 
-def test_two_real_runs_time_slices_in_turn_and_whole_runs_do_not(tmp_path):
+@pytest.mark.parametrize("turns", [True, False])
+def test_both_may_ask_for_turns_unless_each_runs_as_a_whole(folder, turns):
+    done = ab(command(folder, "base"), command(folder, "head"), folder / "out", 1, turns=turns)
+    found = [record.conditions["may_ask"] for path in (done.base, done.head) for record in read_records(path)]
+    assert found == [turns] * 2
+
+
+def test_two_real_runs_time_slices_in_turn(tmp_path):
     # Calls of so many images are fewer in a slice than a timing has at least, however loaded the machine.
     words = [sys.executable, "-m", "vggbench", "latency", "--network", "A", "--weights", "sample", "--batch", "64",
              "--backend", "onnxruntime", "--threads", "1", "--min-seconds", "0.4", "--max-seconds", "0.4",
              "--min-iterations", "60"]  # fmt: skip
-    sides = {}
-    for turns in (True, False):
-        done = ab(shlex.join(words), shlex.join(words), tmp_path / str(turns), 1, turns=turns)
-        assert done.failed == ()
-        sides[turns] = [record for path in (done.base, done.head) for record in read_records(path)]
-    assert all(record.conditions["turns"] >= 2 for record in sides[True])
-    assert all("turns" not in record.conditions for record in sides[False])
+    done = ab(shlex.join(words), shlex.join(words), tmp_path, 1)
+    assert done.failed == ()
+    records = [record for path in (done.base, done.head) for record in read_records(path)]
+    assert all(record.conditions["turns"] >= 2 for record in records)
     # Were they not left out, what the other did in its slices would lie between.
-    for mine, other in (sides[True], sides[True][::-1]):
+    for mine, other in (records, records[::-1]):
         assert mine.conditions["wall_seconds"] < calls_of(mine) + sum(other.samples.values)
 
 

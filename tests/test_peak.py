@@ -12,7 +12,7 @@ from vgg_reference.architectures import architecture, count_macs, dense_macs
 from vggbench import runs_peak
 from vggbench.backends.fake import FakeSession
 from vggbench.errors import BackendUnavailable, UsageError
-from vggbench.measure import peak, products
+from vggbench.measure import conditions, peak, products
 from vggbench.measure.records import latency_record
 from vggbench.results import Record, Samples
 from vggbench.shares import macs_per_image, share
@@ -140,6 +140,15 @@ def test_a_gpus_products_follow_each_other_and_are_timed_by_its_own_clock(monkey
     assert call() == 0.25
     assert now[0] == 0.25 * products.IN_A_ROW
     assert peak._time(call, 0.0, 3) == ([0.25], [0.25] * 3)
+    monkeypatch.setattr(runs_peak, "has_cuda", lambda: True)
+    now_look = conditions.look("cpu")
+    monkeypatch.setattr(conditions, "look", lambda device: now_look)
+    monkeypatch.setattr(peak, "CUDA_SHAPES", (SHAPE,))
+    monkeypatch.setattr(peak, "TRIAL_SECONDS", 0.0)
+    monkeypatch.setitem(peak.ON_CUDA, "fp16", {"torch mm": lambda shape, threads: call})
+    (record,) = runs_peak.time_peak("fp16", 1, 0.0, "auto", HERE, 1)
+    assert record.samples.values == [0.25] * 5
+    assert record.conditions["clock"].startswith("CUDA events around 10 products in a row")
 
 
 @pytest.mark.parametrize("operator", ["MatMul", "MatMulInteger", "QLinearMatMul", "QDQ"])

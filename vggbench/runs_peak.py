@@ -63,6 +63,7 @@ def time_peak(
     from vggbench.backends import resolve_device
     from vggbench.measure import conditions
     from vggbench.measure.peak import Found, best_product, peak_record, time_product
+    from vggbench.measure.products import CLOCK
 
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     place = resolve_device(device, has_cuda())
@@ -74,6 +75,8 @@ def time_peak(
     look = conditions.look(place)
     samples = time_product(found, threads, seconds, place)
     around = {"product": found.library, **conditions.between(look, conditions.look(place), 0)}
+    if place != "cpu":
+        around["clock"] = CLOCK
     return [
         peak_record(
             found,

@@ -17,6 +17,8 @@ Call = Callable[[], object]
 Maker = Callable[[Shape, int], Call]
 #: From the launch of a product until the host hears of its end some 20 microseconds pass: 2 % of the largest ones.
 IN_A_ROW = 10
+#: For a record of a GPU's.
+CLOCK = f"CUDA events around {IN_A_ROW} products in a row, a sample their mean"
 
 
 def torch_mm(dtype: str, device: str = "cpu", tf32: bool = False) -> Maker:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import time
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -161,27 +161,19 @@ def test_the_journal_of_a_living_process_is_left_alone(tmp_path, alive):
 
 
 def test_the_journal_of_another_living_process_is_left_alone_until_it_is_killed(tmp_path):
-    ready, tell = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            mine = Journal(tmp_path)
-            mine.append("block 0", BLOCKS["block 0"])
-            os.write(tell, b"x")
-            time.sleep(600)
-        finally:
-            os._exit(1)
-    os.close(tell)
-    try:
-        assert os.read(ready, 1) == b"x"
+    code = (
+        "import sys, pathlib, test_journal as t; mine = t.Journal(pathlib.Path(sys.argv[1]))\n"
+        "mine.append('block 0', t.BLOCKS['block 0']); print('ready', flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command, pipe = [sys.executable, "-c", code, str(tmp_path)], subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as child:
+        assert child.stdout.readline() == "ready\n"
         journal.settle(tmp_path, CLASSES)
         assert cache.prune(tmp_path.parent, everything=True) == 0
         assert in_shards(tmp_path) == {}
         assert len(journals(tmp_path)) == 1
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.close(ready)
+        child.kill()
     journal.settle(tmp_path, CLASSES)
     assert equal(in_shards(tmp_path), first(1))
     assert journals(tmp_path) == []

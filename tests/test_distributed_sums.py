@@ -42,7 +42,12 @@ def test_gloos_threads_end_with_the_sums():
         )
         for rank in range(2)
     ]
-    for worker in workers:
-        out, err = worker.communicate(timeout=600)
-        assert worker.returncode == 0, err
-        assert out == "[3.0, 3.0, 3.0] []\n"
+    try:
+        for worker in workers:
+            out, err = worker.communicate(timeout=600)
+            assert worker.returncode == 0, err
+            assert out == "[3.0, 3.0, 3.0] []\n"
+    finally:
+        for worker in workers:  # one waits minutes for another that failed
+            worker.kill()
+            worker.wait()

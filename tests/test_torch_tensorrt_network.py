@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -116,6 +117,21 @@ def test_fp8_is_per_tensor_and_close_to_fp32(modelopt):
     batch = images(4)
     with torch.inference_mode():
         assert relative(model(torch.from_numpy(batch)).numpy(), reference(variant, batch)) <= 0.3
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_ranges_lie_where_the_layer_does(precision):
+    """modelopt would copy one of the CPU's in every call, and the copy would stand in what torch.export gives."""
+    variant = make("torch-tensorrt", precision=precision)
+    _, layers = plain_network.plain_network(variant, torch.float32)
+    (name, plain), *_ = layers.items()
+    elsewhere = types.SimpleNamespace(device=torch.device("meta"), detach=plain.weight.detach)
+    quantizers = types.SimpleNamespace(amax=None), types.SimpleNamespace(amax=None)
+    layer = types.SimpleNamespace(weight=elsewhere, bias=plain.bias)
+    layer.input_quantizer, layer.weight_quantizer = quantizers
+    tensors = quantized_inputs(architecture(variant.weights.network))
+    quantize_modelopt._set(layer, name, tensors[name], variant.quantization, precision)
+    assert [each.amax.device.type for each in quantizers] == ["meta", "meta"]
 
 
 def test_a_modelopt_that_quantizes_nothing_is_named(modelopt):

@@ -75,17 +75,21 @@ def exporting() -> AbstractContextManager[Any]:
 
 
 def _set(layer: Any, name: str, tensor: str, how: Quantization, precision: str) -> None:
-    """Amax of input and weights, as the scales of vggbench.qdq give them; the bias on its grid."""
+    """Amax of input and weights, as the scales of vggbench.qdq give them; the bias on its grid.
+
+    On the layer's own device: an amax elsewhere would be copied in every call, and torch.export would see the copy.
+    """
+    place = layer.weight.device
     weights = layer.weight.detach().float().cpu().numpy()
     bias = layer.bias.detach().float().cpu().numpy()
     input_scale = activation_scale(how.ranges.of(tensor))
-    layer.input_quantizer.amax = torch.tensor(float(input_scale) * STEPS)
+    layer.input_quantizer.amax = torch.tensor(float(input_scale) * STEPS, device=place)
     if precision == "fp8":
-        layer.weight_quantizer.amax = torch.tensor(float(np.abs(weights).max()))
+        layer.weight_quantizer.amax = torch.tensor(float(np.abs(weights).max()), device=place)
         return
     scales = weight_scales(name, weights, bias, input_scale)
     shape = (-1, *[1] * (weights.ndim - 1))
-    layer.weight_quantizer.amax = torch.from_numpy((scales * STEPS).reshape(shape).astype(np.float32))
+    layer.weight_quantizer.amax = torch.from_numpy((scales * STEPS).reshape(shape).astype(np.float32)).to(place)
     steps = scales * input_scale
     with torch.no_grad():
         layer.bias.copy_(torch.from_numpy(np.rint(bias / steps).astype(np.float32) * steps))

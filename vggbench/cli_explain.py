@@ -163,9 +163,8 @@ def show_stages(stages: Mapping[str, float]) -> None:
     if not limit:
         say("Nothing was computed: everything was in the cache.")
         return
-    say(
-        f"Where the time went ({stages['total']:.2f} s, {_counted(round(stages['threads']), 'preparing thread')} beside the session):"
-    )
+    preparing = _counted(round(stages["threads"]), "preparing thread")
+    say(f"Where the time went ({stages['total']:.2f} s, {preparing} beside the session):")
     for name, words in _WORDS.items():
         if name in stages:
             say(f"  {name:8} {stages[name]:9.2f} thread-seconds   {words}")

@@ -78,7 +78,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
         session.config.stash[_OUTCOME] = f"vggbench: {error}"
     else:
-        session.config.stash[_OUTCOME] = f"vggbench: {len(records)} records in {path}"
+        session.config.stash[_OUTCOME] = f"vggbench: {len(records)} record{'' if len(records) == 1 else 's'} in {path}"
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -14,7 +14,8 @@ from vggbench.report.frame import frame
 from vggbench.report.precision import precision_rows
 from vggbench.report.rows import measured
 from vggbench.report.speed import speed_rows
-from vggbench.results import float_layers_of, precision_name, read_records, write_records
+from vggbench.results import read_records, write_records
+from vggbench.results_names import float_layers_in, float_layers_of, precision_name, precision_names
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +92,15 @@ def test_records_that_know_of_no_choice_are_plain(three):
     for calibration in ({}, {"digest": "d"}, {"float_layers": []}):
         old = run.model_copy(update={"calibration": calibration})
         assert (float_layers_of(old), precision_name(old)) == ("", "int8")
+
+
+def test_of_fused_networks_it_is_told_whose_layers_stayed(three):
+    _, plain, kept = (record.networks[0] for record in three)
+    first, second, both = (
+        three[1].model_copy(update={"networks": runs}) for runs in ([plain, kept], [kept, plain], [kept, kept])
+    )
+    assert precision_names(both) == precision_name(kept)
+    assert len({precision_names(record) for record in (first, second, both)}) == 3
+    other = second.model_copy(update={"networks": [kept.model_copy(update={"network": "B"}), plain]})
+    assert (float_layers_in(first), float_layers_in(other)) == (f"A/? {KEPT}", f"B/? {KEPT}")
+    assert float_layers_in(three[1]) == ""

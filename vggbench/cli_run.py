@@ -146,9 +146,10 @@ def _show_reproduced(done: Any, json: bool, explain: bool) -> None:
     width = max(len(label) for label, _ in rows)
     say(f"{'row':{width}} {'at':5} {'images':>7} {'top-1 %':>8} {'top-5 %':>8}   paper")
     for label, row in rows:
+        kept = f"   {row['float_layers']} in float" if row["float_layers"] else ""
         say(
             f"{label:{width}} {row['precision']:5} {row['images']:7,} {row['top1_error_percent']:8.2f} "
-            f"{row['top5_error_percent']:8.2f}   {_paper(row)}"
+            f"{row['top5_error_percent']:8.2f}   {_paper(row)}{kept}"
         )
     show_verdicts([{**row, "label": label} for label, row in rows])
     show_judged(done.findings)

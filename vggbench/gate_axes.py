@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from vggbench.environment import VARIABLES
-from vggbench.results import NetworkRun, Record, float_layers_of
+from vggbench.results import NetworkRun, Record
+from vggbench.results_names import float_layers_in
 
 #: Backend -> the libraries whose versions decide whether two of its timings or errors can be compared. What else is
 #: installed does not matter. A backend that is not listed is held to the libraries that its session names.
@@ -155,7 +156,7 @@ AXES: tuple[Axis, ...] = (
     Axis("weights", ALL, _weights),
     Axis("precision", ALL, _joined(_precision)),
     Axis("calibration", ALL, _calibration),
-    Axis("float-layers", ALL, _joined(float_layers_of), nothing="none"),
+    Axis("float-layers", ALL, float_layers_in, nothing="none"),
     Axis("backend", ALL, _joined(lambda run: run.backend)),
     Axis("reference", frozenset({"numerics"}), _reference),
     Axis("form", TIMED, _joined(lambda run: run.session.get("form"))),

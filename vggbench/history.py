@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vggbench import history_changes
-from vggbench.results import Record, precision_name
+from vggbench.results import Record
+from vggbench.results_names import precision_names
 from vggbench.statistics import mcnemar
 
 Key = tuple[tuple[str, str], ...]
@@ -248,7 +249,7 @@ def _what_ran(record: Record) -> Key:
         ("S", " + ".join(scales) if any(scales) else ""),
         ("width", "" if widths == {1.0} else " + ".join(f"{width:g}" for width in sorted(widths))),
         ("weights", " + ".join(dict.fromkeys(str(run.weights.get("name", "")) for run in runs))),
-        ("precision", " + ".join(dict.fromkeys(map(precision_name, runs)))),
+        ("precision", precision_names(record)),
         ("backend", " + ".join(dict.fromkeys(run.backend for run in runs))),
     )
 

@@ -204,17 +204,6 @@ class Record(_Frozen):
     peak: Peak | None = None
 
 
-def float_layers_of(run: NetworkRun) -> str:
-    """Layers that were asked to stay in floating point, as --float-layers takes them: "block1.conv1,fc6"."""
-    return ",".join(run.calibration.get("float_layers") or ())
-
-
-def precision_name(run: NetworkRun) -> str:
-    """ "int8", or "int8 (fc6 in float)": another network, which stands in a column of its own."""
-    kept = float_layers_of(run)
-    return f"{run.precision} ({kept} in float)" if kept else run.precision
-
-
 def precision_of(record: Record) -> str:
     """The precision that all networks of a record ran at; "mixed" for several."""
     found = {run.precision for run in record.networks}

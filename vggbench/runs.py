@@ -26,7 +26,8 @@ from vggbench.protocols import default_scales, protocol
 from vggbench.report.anchors import verdicts_of
 from vggbench.report.frame import frame
 from vggbench.report.rows import measured
-from vggbench.results import Record, float_layers_of, write_output, write_records
+from vggbench.results import Record, write_output, write_records
+from vggbench.results_names import float_layers_in
 from vggbench.runs_inputs import Request, Setting
 from vggbench.runs_precision import Quantizations
 from vggbench.sizes import check_forms
@@ -260,7 +261,7 @@ def summary_of(record: Record) -> dict[str, Any]:
         "choices": record.workload.choices,
         "backend": record.networks[0].backend,
         "precision": record.networks[0].precision,
-        "float_layers": float_layers_of(record.networks[0]),
+        "float_layers": float_layers_in(record),
         "data": record.workload.data["name"],
         "images": row.images,
         "top1_error_percent": row.top1.percent,

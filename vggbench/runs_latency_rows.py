@@ -8,7 +8,8 @@ from typing import Any
 
 from vggbench import samples
 from vggbench.measure.conditions import remarks
-from vggbench.results import Record, float_layers_of
+from vggbench.results import Record
+from vggbench.results_names import float_layers_of
 from vggbench.shares import arithmetic, matching, operations_per_second, share, speed
 
 #: A share of more than this is no rounding.

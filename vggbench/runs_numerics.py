@@ -27,7 +27,8 @@ from vggbench.precisions import QUANTIZED
 from vggbench.progress import Report, silent
 from vggbench.protocols import Pass, as_flat_dict, default_scales
 from vggbench.ranges import LAYOUTS, Quantization, Ranges
-from vggbench.results import Record, Samples, Workload, float_layers_of, write_records
+from vggbench.results import Record, Samples, Workload, write_records
+from vggbench.results_names import float_layers_of
 from vggbench.runs_inputs import Setting
 from vggbench.samples import median, percentile
 from vggbench.sizes import Sizes, check_forms

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vggbench.report.rows import anchor_of, titled
-from vggbench.results import NetworkRun, Record, precision_name
+from vggbench.results import NetworkRun, Record
 from vggbench.results_engines import Engine, runs_of
+from vggbench.results_names import precision_name
 
 if TYPE_CHECKING:
     from vggbench.report.sections import Inputs

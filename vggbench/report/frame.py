@@ -9,7 +9,8 @@ import pandas as pd
 
 from vggbench import paper
 from vggbench.report.rows import Measured, measured, verdict
-from vggbench.results import Record, float_layers_of
+from vggbench.results import Record
+from vggbench.results_names import float_layers_in
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -34,7 +35,7 @@ def _row(each: Measured, claim: paper.Claim | None) -> dict[str, Any]:
         "protocol": record.workload.protocol,
         "backend": " + ".join(dict.fromkeys(run.backend for run in networks)),
         "precision": " + ".join(dict.fromkeys(run.precision for run in networks)),
-        "float_layers": " + ".join(dict.fromkeys(filter(None, map(float_layers_of, networks)))),
+        "float_layers": float_layers_in(record),
         "data": record.workload.data.get("name"),
         "images": each.images,
         "seed": record.seed,

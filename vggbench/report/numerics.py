@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vggbench.report.rows import anchor_of, class_name, embedded, titled
-from vggbench.results import ImageDrift, LayerDrift, NetworkRun, Numerics, Record, precision_name
+from vggbench.results import ImageDrift, LayerDrift, NetworkRun, Numerics, Record
+from vggbench.results_names import precision_name
 from vggbench.samples import median, percentile
 from vggbench.statistics import holm
 

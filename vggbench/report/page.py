@@ -16,7 +16,8 @@ import vggbench
 from vggbench import paper
 from vggbench.report import ReportContext, sections, tables
 from vggbench.report.rows import signed, titled
-from vggbench.results import Record, precision_name
+from vggbench.results import Record
+from vggbench.results_names import precision_name
 
 if TYPE_CHECKING:
     from vggbench.findings import Finding

@@ -12,7 +12,8 @@ from vggbench import paper
 from vggbench.paper import Claim
 from vggbench.report.rows import Measured
 from vggbench.report.tables import claim_name
-from vggbench.results import Numerics, Record, main_precision, precision_name, precision_of
+from vggbench.results import Numerics, Record, main_precision, precision_of
+from vggbench.results_names import precision_names
 from vggbench.statistics import holm, paired_effect
 
 #: Change of top-1 error, in points, that a precision is expected to stay within on a trained network.
@@ -70,7 +71,7 @@ def precision_rows(rows: Sequence[Measured], records: Sequence[Record]) -> tuple
     for row in mine:
         if precision_of(row.record) == main:
             others = [other for other in mine if precision_of(other.record) != main and _pairs(row, other)]
-            changes = {_column(other.record): _change(row, other) for other in others}
+            changes = {precision_names(other.record): _change(row, other) for other in others}
             if changes:
                 claim = claims.get(row.record.claim or "")
                 found.append(PrecisionRow(_name(row, claim), _place(row, claim), claim, row, changes))
@@ -88,10 +89,6 @@ def expected(rows: Sequence[PrecisionRow]) -> dict[str, float]:
 def missed(rows: Sequence[PrecisionRow]) -> list[tuple[PrecisionRow, str, Change]]:
     """Rows whose error changed by more than is expected of the precision."""
     return [(row, name, change) for row in rows for name, change in row.changes.items() if not change.is_expected]
-
-
-def _column(record: Record) -> str:
-    return " + ".join(dict.fromkeys(map(precision_name, record.networks)))
 
 
 def place_of(column: str) -> tuple[int, str]:
@@ -153,7 +150,7 @@ def _adjusted(rows: list[PrecisionRow]) -> list[PrecisionRow]:
 def _with_causes(rows: list[PrecisionRow], records: Sequence[Record]) -> list[PrecisionRow]:
     """Layers blamed by a numerics record of the same weights and precision, for the rows that changed too much."""
     blamed = {
-        (record.networks[0].weights.get("digest"), _column(record)): _blamed(record.numerics)
+        (record.networks[0].weights.get("digest"), precision_names(record)): _blamed(record.numerics)
         for record in records
         if record.numerics is not None
     }

@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from vggbench.report import ReportContext, engine_layers, numerics
 from vggbench.report.rows import anchor_of, rank_counts
-from vggbench.results import Record, precision_name
+from vggbench.results import Record
+from vggbench.results_names import precision_name
 
 if TYPE_CHECKING:
     from vggbench.report.sections import Inputs

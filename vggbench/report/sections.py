@@ -12,7 +12,8 @@ from vggbench.report import ReportContext, anchors, charts, engine_layers, harde
 from vggbench.report.precision import expected, missed, precision_rows, what_ran
 from vggbench.report.rows import Measured, class_count, is_imagenet, measured
 from vggbench.report.speed import peak_rows, speed_rows
-from vggbench.results import Record, main_precision, precision_name, precision_of
+from vggbench.results import Record, main_precision, precision_of
+from vggbench.results_names import precision_name
 from vggbench.samples import UNSTABLE_CV
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Any
 from vggbench import shares
 from vggbench.report.precision import place_of
 from vggbench.report.rows import anchor_of
-from vggbench.results import Record, precision_name
+from vggbench.results import Record
+from vggbench.results_names import precision_name
 from vggbench.samples import UNSTABLE_CV, coefficient_of_variation
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from vggbench import paper
 from vggbench.paper import Claim, Quoted
 from vggbench.report.rows import Measured, Verdict, for_claim, verdict
-from vggbench.results import precision_name
+from vggbench.results_names import precision_name
 
 
 @dataclass(frozen=True)

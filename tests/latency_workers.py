@@ -31,6 +31,36 @@ def run_out_of_memory() -> None:
     raise MemoryError
 
 
+class OutOfMemoryError(RuntimeError):
+    """As torch has one."""
+
+
+class Peculiar(Exception):
+    """Cannot be made again from what it says."""
+
+    def __init__(self, what, where):
+        super().__init__(f"{what}\nat {where}")
+
+
+def fill_the_gpu() -> None:
+    raise OutOfMemoryError("CUDA out of memory")
+
+
+def fail_peculiarly() -> None:
+    raise Peculiar("no kernel", "line 3")
+
+
+def fail_with_a_frame() -> None:
+    """As torch's compiler does."""
+    error = RuntimeError("no kernel")
+    error.first_useful_frame = sys._getframe()
+    raise error
+
+
+def stay() -> None:
+    time.sleep(600)
+
+
 def signals_blocked() -> bool:
     return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 

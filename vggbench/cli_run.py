@@ -30,7 +30,7 @@ def reproduce(
     anchors: options.Anchors = None,
     images: options.Images = None,
     full: Annotated[
-        bool, typer.Option("--full", help="All images for the costly rows too (always so with --data DIR).")
+        bool, typer.Option("--full", help="All images for the costly rows, all rows at every precision; always so with --data.")
     ] = False,
     speed: Annotated[
         bool, typer.Option(help="Also time each network at each precision, where there are several.")

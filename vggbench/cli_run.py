@@ -30,7 +30,7 @@ def reproduce(
     anchors: options.Anchors = None,
     images: options.Images = None,
     full: Annotated[
-        bool, typer.Option("--full", help="All images for the costly rows, all rows at every precision; always so with --data.")
+        bool, typer.Option("--full", help="All images for costly rows, all rows at every precision (so with DIR).")
     ] = False,
     speed: Annotated[
         bool, typer.Option(help="Also time each network at each precision, where there are several.")

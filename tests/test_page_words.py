@@ -47,6 +47,15 @@ def test_a_page_that_only_compares_says_what_flipped_and_leaves_the_papers_table
     assert 'id="networks"' not in html
 
 
+def test_a_finding_that_was_not_measured_is_not_called_undecided(records):
+    findings = judge(records)
+    missing = sum(1 for finding in findings if finding.effect_points is None)
+    assert missing
+    html = render(records, findings, fixtures.context(200))
+    assert html.count('">not measured</span>') >= 2 * missing
+    assert f"({missing} of them not measured)" in html
+
+
 def test_a_page_made_from_records_says_what_it_lacks(records, tmp_path):
     write_records(tmp_path / "records.jsonl", records)
     html = rebuild(tmp_path / "records.jsonl")

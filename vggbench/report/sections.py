@@ -73,6 +73,7 @@ def summary(given: Inputs) -> dict[str, Any]:
         "compared": len(compared),
         "flipped": numerics.flipped_answers(compared),
         "found": found,
+        "unmeasured": sum(1 for finding in given.findings if finding.effect_points is None),
         "bad": bad_images(given),
         "networks": sorted({run.network for run in runs}),
         "weights": len({run.weights.get("digest") for run in runs}),

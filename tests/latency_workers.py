@@ -61,6 +61,10 @@ def stay() -> None:
     time.sleep(600)
 
 
+def fail_for_memory() -> None:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 19267584000 bytes.")
+
+
 def signals_blocked() -> bool:
     return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 

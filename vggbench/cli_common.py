@@ -17,7 +17,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import typer
 
 from vggbench import interrupts
-from vggbench.errors import VggbenchError
+from vggbench.errors import VggbenchError, is_out_of_memory, out_of_memory
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +33,7 @@ EXIT_CODES = {
     3: "a gate is inconclusive, or nothing can be compared",
     4: "images or labels that cannot be used",
     5: "a weights file that is not what was asked for",
-    6: "a backend, precision or device that does not work here",
+    6: "a backend, precision or device that does not work here, or too little memory",
     7: "the cache or the output folder cannot be read or written",
     8: "records that cannot be read or cannot share a table (2 in a gate)",
     9: "calibration ranges or a graph that cannot be used",
@@ -117,6 +117,9 @@ def _known(error: Exception) -> tuple[str, int] | None:
     """Message and exit code of what is no mistake of the program; vgg_reference knows nothing of vggbench's errors."""
     if isinstance(error, VggbenchError):
         return str(error), error.exit_code
+    if is_out_of_memory(error):
+        told = out_of_memory("this command needs more than there is", error)
+        return str(told), told.exit_code
     if not type(error).__module__.startswith("vgg_reference"):
         return None
     return str(error), 2 if isinstance(error, KeyError) else 5

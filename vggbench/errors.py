@@ -5,6 +5,10 @@ A message is one line: what came, what is accepted, what to do.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class VggbenchError(Exception):
     """Bad input or a missing means: shown as one line, never as a traceback."""
@@ -36,6 +40,10 @@ class BackendUnavailable(VggbenchError):
     exit_code = 6
 
 
+class OutOfMemory(BackendUnavailable):
+    """What was asked for needs more memory than there is, of the machine or of its GPU."""
+
+
 class StorageError(VggbenchError):
     """The cache or the output folder cannot be read or written (full, read-only)."""
 
@@ -52,6 +60,40 @@ class CalibrationError(VggbenchError):
     """Calibration ranges or a graph that cannot be used: of other weights, cut short, empty, not one of ours."""
 
     exit_code = 9
+
+
+#: What libraries say, each in its own class: PyTorch's allocators, ONNX Runtime, OpenVINO, C++, CUDA, the system.
+_MEMORY_WORDS = re.compile(
+    r"(can't|cannot|failed to|unable to|could not) allocate|out[ _]of[ _]memory|not enough memory|bad[ _]alloc", re.I
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library's error is for want of memory; these have no class in common."""
+    if isinstance(error, MemoryError | OutOfMemory):
+        return True
+    return not isinstance(error, VggbenchError) and _MEMORY_WORDS.search(str(error)) is not None
+
+
+def out_of_memory(what: str, error: BaseException) -> OutOfMemory:
+    """The error to raise for one that is_out_of_memory. what: was being done, with its sizes."""
+    words = " ".join(str(error).split())
+    found = _MEMORY_WORDS.search(words)
+    said = words[found.start() if found else 0 :][:120].rstrip(". ") or type(error).__name__
+    return OutOfMemory(
+        f"Out of memory: {what} ({said}). Take a smaller --batch, smaller images or fewer --threads, or free memory."
+    )
+
+
+@contextmanager
+def memory_errors(what: str) -> Iterator[None]:
+    """Raises OutOfMemory, with what was being done, for a library's error of its own class."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
+            raise
+        raise out_of_memory(what, error) from error
 
 
 def first_problem(error: Exception) -> str:

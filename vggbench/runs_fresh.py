@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from vggbench.errors import BackendUnavailable
+from vggbench.errors import BackendUnavailable, OutOfMemory, is_out_of_memory
 from vggbench.interrupts import sigint_blocked
 
 R = TypeVar("R")
@@ -49,7 +49,9 @@ def in_fresh_process(work: Callable[..., R], *arguments: Any) -> R:
         if not receiver.poll(seconds_left()):
             raise TimeIsOver("ended, for its time was over")
         kind, answer = receiver.recv()
-    except (EOFError, OSError):
+    except (EOFError, OSError) as error:
+        if process.pid is None:
+            raise WorkerDied(f"it cannot be started ({error})") from error
         process.join()
         raise WorkerDied(cause(process.exitcode)) from None
     finally:
@@ -110,10 +112,10 @@ def _answer(sender: Connection, work: Callable[..., Any], arguments: tuple[Any, 
 
 def _answer_of(error: Exception) -> tuple[str, Any]:
     """The error itself; in words where memory was full (torch has a kind of its own), or it cannot be sent."""
-    if isinstance(error, MemoryError):
-        return "died", "out of memory"
     if type(error).__name__ == "OutOfMemoryError":
         return "died", "out of the GPU's memory"
+    if is_out_of_memory(error) and not isinstance(error, OutOfMemory):  # which says more
+        return "died", "out of memory"
     try:
         pickle.loads(
             pickle.dumps(error)

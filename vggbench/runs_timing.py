@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from vggbench.backends import Session, made_for_a_batch, open_for, open_session
+from vggbench.errors import memory_errors
 from vggbench.measure import conditions
 from vggbench.measure.latency import MIN_ITERATIONS, MIN_SECONDS, WARMUP_SECONDS, Moded, clock_of, measure_latency
 from vggbench.measure.records import latency_record
@@ -48,7 +49,8 @@ def time_variant(task: Task) -> list[Record]:
     if made_for_a_batch(task.variant.backend):
         return [record for batch in task.batches for record in _time_engine(task, batch)]
     before = time.perf_counter()
-    session = open_session(task.variant, task.device, task.threads)
+    with memory_errors(_of(task, task.batches)):
+        session = open_session(task.variant, task.device, task.threads)
     try:
         return time_session(session, task, time.perf_counter() - before)
     finally:
@@ -57,7 +59,8 @@ def time_variant(task: Task) -> list[Record]:
 
 def _time_engine(task: Task, batch: int) -> list[Record]:
     before = time.perf_counter()
-    session = open_for(task.variant, task.device, task.threads, batch, task.size)
+    with memory_errors(_of(task, (batch,))):
+        session = open_for(task.variant, task.device, task.threads, batch, task.size)
     try:
         return time_session(session, replace(task, batches=(batch,)), time.perf_counter() - before)
     finally:
@@ -81,22 +84,29 @@ def time_session(session: Session, task: Task, open_seconds: float) -> list[Reco
             turns.close()
 
 
+def _of(task: Task, batches: tuple[int, ...]) -> str:
+    """What is timed, for an error."""
+    batch, variant = ", ".join(map(str, batches)), task.variant
+    return f"{variant.precision} on {variant.backend}, batch {batch} of {task.size[0]} x {task.size[1]} pixels"
+
+
 def _time_batch(session: Session, task: Task, batch: int, around: dict[str, Any], turns: Turns | None) -> Record:
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     if turns is not None:
         turns.fresh()
     before = conditions.look(session.device)
-    samples = measure_latency(
-        session,
-        batch,
-        task.size,
-        task.min_seconds,
-        task.min_iterations,
-        WARMUP_SECONDS,
-        task.max_seconds,
-        task.scenario,
-        turns,
-    )
+    with memory_errors(_of(task, (batch,))):
+        samples = measure_latency(
+            session,
+            batch,
+            task.size,
+            task.min_seconds,
+            task.min_iterations,
+            WARMUP_SECONDS,
+            task.max_seconds,
+            task.scenario,
+            turns,
+        )
     after = conditions.look(session.device)
     error = relative_standard_error([float(value) for value in samples.values])
     images = batch * (len(samples.values) + len(samples.warmups))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from vgg_reference.weights import Weights
 from vggbench import backends, cache
 from vggbench.backends import Session
-from vggbench.errors import DataError, UsageError
+from vggbench.errors import DataError, UsageError, memory_errors
 from vggbench.images import Bad, Dataset, check_on_bad
 from vggbench.images.decode import decoder_name
 from vggbench.measure import shards
@@ -135,11 +135,18 @@ def run_jobs(
 
     workers = workers or default_workers(how.device)
     decoded = decoded or DecodedImages(0)
-    with _sessions([by_step[job.step].variant for job in jobs], how.device, threads) as sessions:
+    variants = [by_step[job.step].variant for job in jobs]
+    with memory_errors(_of(weights, how, jobs)), _sessions(variants, how.device, threads) as sessions:
         started = time.perf_counter()
         blocks = compute(dataset, jobs, sessions, weights, how.choices, decoded, workers, on_image, how.decoder, stages)
         _collect(blocks, by_step, sum(job.views for job in jobs), weights.network, progress, stages)
         stages.add("total", time.perf_counter() - started)
+
+
+def _of(weights: Weights, how: How, jobs: Sequence[Job]) -> str:
+    """What is computed, for an error."""
+    scales = ", ".join(map(str, sorted({job.step.scale for job in jobs})))
+    return f"{weights.network} in {how.precision} on {how.backend}, images at scale {scales}"
 
 
 def refuse_bad(dataset: Dataset, opened: Sequence[StoredPass], on_bad: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from vggbench import backends, cli, doctor, precisions, runs_inputs
+from vggbench import backends, cli, doctor, environment, precisions, runs_inputs, runs_latency
 from vggbench.backends.choice import choose
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.precisions import BACKENDS, DEVICES, GAPS, PRECISIONS, TABLE, UNITS, Row, find
@@ -143,6 +143,34 @@ def test_what_only_simulates_is_named_and_not_chosen_and_computes_in_fp32(cpu, a
     with pytest.raises(BackendUnavailable, match=r"No backend runs fp8 on cpu here: onnxruntime would.*simulated"):
         choose("fp8", "cpu")
     assert runs_inputs.setting(backend="onnxruntime", precision="fp8", device="cpu").backend == "onnxruntime"
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_a_precision_that_no_cpu_has_is_told_with_those_that_run(cpu, all_present, monkeypatch, device):
+    cpu(*NATIVE)
+    monkeypatch.setattr(environment, "has_cuda", lambda: False)
+    with pytest.raises(BackendUnavailable) as error:
+        choose("tf32", device)
+    assert str(error.value) == (
+        "No backend runs tf32 on cpu here: no CPU computes in tf32. Accepted: --precision fp32, bf16, fp16, int8. Or "
+        "take a machine with an NVIDIA GPU."
+    )
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_without_a_gpu_cuda_is_refused_in_one_short_line(precision, monkeypatch):
+    monkeypatch.setattr(environment, "has_cuda", lambda: False)
+    line = f"Asked was {precision} on cuda, and no NVIDIA GPU with its driver is here. Take --device cpu, or a machine "
+    for ask in (lambda: choose(precision, "cuda"), lambda: backends.check_runs("pytorch", precision, "cuda")):
+        with pytest.raises(BackendUnavailable) as error:
+            ask()
+        assert str(error.value) == f"{line}with a GPU."
+    with pytest.raises(BackendUnavailable) as error:
+        runs_latency.plan_of(
+            runs_latency.Request(network="A", weights="sample", device="cuda", pairs=(("fp32", "pytorch"),) * 16)
+        )
+    assert str(error.value).startswith("None of the 16 variants runs here, first fp32 on pytorch: Asked was fp32 on")
+    assert len(str(error.value)) < 200
 
 
 @pytest.mark.parametrize("asked", [None, "auto"])

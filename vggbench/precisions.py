@@ -137,9 +137,9 @@ GAPS = (
     Gap("bf16", "onnxruntime", "cuda", "no bf16 graph is made for it; use pytorch"),
     Gap("int8", "onnxruntime", "cuda", "its CUDA kernels would compute a Q/DQ graph in fp32"),
     *(
-        Gap("int8", backend, device, "it has no int8 convolutions for calibrated ranges; onnxruntime and openvino have")
+        Gap("int8", backend, device, f"it has no int8 convolutions for calibrated ranges; {others}")
         for backend in ("pytorch", "torch-compile")
-        for device in DEVICES
+        for device, others in (("cpu", "onnxruntime and openvino have"), ("cuda", "tensorrt has"))
     ),
     *(Gap(precision, "openvino", "cuda", "OpenVINO has no CUDA device") for precision in PRECISIONS),
     *(

@@ -13,7 +13,7 @@ from typing import Any
 from vgg_reference.weights import Weights
 from vggbench import environment, precisions, runs_inputs
 from vggbench.backends import default_threads, resolve_device
-from vggbench.errors import BackendUnavailable, CalibrationError, UsageError
+from vggbench.errors import BackendUnavailable, CalibrationError, OutOfMemory, UsageError
 from vggbench.measure.latency import MIN_ITERATIONS, SCENARIOS
 from vggbench.modes import Mode
 from vggbench.progress import Report, silent
@@ -129,21 +129,27 @@ def _timed(plan: Plan, out: Path | None, progress: Report, work: Callable[[Task]
     here = environment.environment()
     steps = _steps(plan)
     died: list[str] = []
+    full: dict[str, OutOfMemory] = {}
     notes: list[str] = []
     for number, (process, what) in enumerate(steps):
         name = _name(what)
         progress("Timing in fresh processes", number, len(steps), f"{name}, process {process}")
-        if not kept.has(process, name):
+        if not kept.has(process, name) and name not in full:
             try:
                 kept = kept.with_records(name, _run(plan, process, what, kept, here, work))
             except WorkerDied as death:
                 died.append(f"process {process} of {name} died: {death}")
+            except OutOfMemory as error:  # the next round's process would not have more
+                full[name] = error
+                died.append(f"process {process} of {name}: {error}")
             except BackendUnavailable as error:
                 if isinstance(what, Variant):
                     raise
                 notes.append(str(error))  # a network is timed without its share of a peak, too
     progress("Timing in fresh processes", len(steps), len(steps), "")
     if not any(record.kind == "latency" for record in kept.records):
+        if len(died) == len(full) == 1:
+            raise next(iter(full.values()))
         raise BackendUnavailable(f"Nothing was timed: {'; '.join(died)}. Try a smaller --batch or fewer --threads.")
     records = [_with(record, died="; ".join(died)) if died else record for record in kept.records]
     if out is not None:
@@ -197,7 +203,8 @@ def _settings(request: Request) -> tuple[list[runs_inputs.Setting], tuple[str, .
         if setting.why:
             reasons.append(setting.why)
     if not found:
-        raise BackendUnavailable(" ".join(dict.fromkeys(refused)))
+        which = f"None of the {len(pairs)} variants runs here, first {pairs[0][0]} on {pairs[0][1]}: "
+        raise BackendUnavailable(f"{which if len(pairs) > 1 else ''}{refused[0]}")
     return found, (*dict.fromkeys(reasons), *dict.fromkeys(refused))
 
 

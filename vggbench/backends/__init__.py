@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil  # type: ignore[import-untyped]
 
+from vggbench import environment
 from vggbench import precisions as table
 from vggbench.engines.device import first_device
 from vggbench.errors import BackendUnavailable, UsageError
@@ -83,13 +84,23 @@ def check_runs(name: str, precision: str, device: str) -> None:
     backend = module(name)
     check_names(precision, device)
     absent = backend.available()
+    offered = backend.precisions(device) if absent is None else {}
+    why_not = offered.get(precision, f"not offered by {name}")
+    if why_not is not None and device == "cuda" and not environment.has_cuda():
+        raise BackendUnavailable(without_gpu(precision))
     if absent is not None:
         raise BackendUnavailable(absent)
-    offered = backend.precisions(device)
-    why_not = offered.get(precision, f"not offered by {name}")
     if why_not is not None:
         here = ", ".join(key for key, reason in offered.items() if reason is None) or "nothing"
         raise BackendUnavailable(f"Backend {name} cannot run {precision} on {device}: {why_not}. It runs here: {here}.")
+
+
+def without_gpu(precision: str) -> str:
+    """Where a GPU was asked for and none is here; what a backend's library lacks besides is then not the matter."""
+    return (
+        f"Asked was {precision} on cuda, and no NVIDIA GPU with its driver is here. Take --device cpu, or a machine "
+        "with a GPU."
+    )
 
 
 def offered(name: str, kind: str) -> dict[str, str | None]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vggbench import environment
 from vggbench import precisions as table
-from vggbench.backends import check_names, missing
+from vggbench.backends import check_names, missing, without_gpu
 from vggbench.errors import BackendUnavailable
 
 
@@ -24,8 +24,9 @@ def choose(precision: str, device: str) -> Choice:
     Raises UsageError for an unknown name, BackendUnavailable if none has it.
     """
     check_names(precision, device)
-    reasons: list[str] = []
-    for kind in [device] if device != "auto" else (["cuda", "cpu"] if environment.has_cuda() else ["cpu"]):
+    reasons: dict[str, list[str]] = {}
+    kinds = _kinds(device)
+    for kind in kinds:
         faster: list[str] = []
         for row in table.fastest(precision, kind):
             why_not = missing(row.backend, precision, kind)
@@ -35,5 +36,35 @@ def choose(precision: str, device: str) -> Choice:
                 why = f"{row.backend} was chosen: the fastest backend here for {precision} ({how}){but}."
                 return Choice(row.backend, why)
             faster.append(f"{row.backend} ({why_not})")
-        reasons += faster + table.simulated(precision, kind)
-    raise BackendUnavailable(f"No backend runs {precision} on {device} here: {'; '.join(reasons) or 'none has it'}.")
+            reasons.setdefault(why_not, []).append(row.backend)
+    if device == "cuda" and not environment.has_cuda():
+        raise BackendUnavailable(without_gpu(precision))
+    told = [f"{' and '.join(names)} ({why})" for why, names in reasons.items()]
+    told += [text for kind in kinds for text in table.simulated(precision, kind)]
+    if not told:
+        told = [table.lacks(precision) if "cuda" not in kinds else "none computes in it"]
+    what = "; ".join(told)
+    raise BackendUnavailable(f"No backend runs {precision} on {' or '.join(kinds)} here: {what}. {_remedy(kinds)}")
+
+
+def _kinds(device: str) -> list[str]:
+    """The GPU first for "auto", where there is one."""
+    if device != "auto":
+        return [device]
+    return ["cuda", "cpu"] if environment.has_cuda() else ["cpu"]
+
+
+def _remedy(kinds: list[str]) -> str:
+    accepted = "; ".join(f"--precision {found}" for kind in kinds if (found := _accepted(kind)))
+    gpu = "" if "cuda" in kinds else " Or take a machine with an NVIDIA GPU."
+    return f"{f'Accepted: {accepted}.' if accepted else 'What is missing: vggbench doctor.'}{gpu}"
+
+
+def _accepted(kind: str) -> str:
+    """Precisions that some backend runs here, without those that are only simulated."""
+    found = [name for name in table.PRECISIONS if any(_runs(row, kind) for row in table.fastest(name, kind))]
+    return ", ".join(found)
+
+
+def _runs(row: table.Row, kind: str) -> bool:
+    return missing(row.backend, row.precision, kind) is None

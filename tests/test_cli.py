@@ -129,6 +129,25 @@ def test_a_file_that_cannot_be_written_is_found_before_the_work(photos, tmp_path
     assert_one_line(evaluate(photos, "--out", tmp_path / out), 7, named)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["reproduce"],
+        ["train", "--network", "A"],
+        ["latency"],
+        ["peak"],
+        ["numerics", "--images", "2"],
+        ["ab", "--base", "true", "--head", "true"],
+        ["gpu"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_place_below_a_file_is_said_to_be_one(command, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert_one_line(run(*command, "--out", file / "a" / "b"), 7, f"{file} is a file, not a folder", "another --out")
+
+
 def test_ranges_that_no_precision_takes_are_refused(photos, tmp_path):
     result = run("reproduce", "--data", photos, "--out", tmp_path / "out", "--calibration", "D=ranges.json")
     assert_one_line(result, 2, "--calibration belongs to int8 and fp8")

@@ -71,11 +71,19 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
+        why = reason(path, error)
         raise StorageError(
-            f"The cache cannot use {path}: {reason}. Free space or grant access there, or name another folder: "
-            "VGGBENCH_CACHE=/another/folder."
+            f"The cache cannot use {path}: {why[0].lower()}{why[1:]}. Free space or grant access there, or name "
+            "another folder: VGGBENCH_CACHE=/another/folder."
         ) from error
+
+
+def reason(path: Path, error: OSError) -> str:
+    """Why a path cannot be written, in words: what the system says, but a file in the place of a folder by its name."""
+    above = next((folder for folder in path.absolute().parents if folder.is_file()), None)
+    if above is not None:
+        return f"{above} is a file, not a folder"
+    return error.strerror or type(error).__name__
 
 
 def write_atomic(path: Path, data: bytes) -> None:

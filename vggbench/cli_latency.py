@@ -88,7 +88,7 @@ def latency(
     Without options: VGG-16 at 224 pixels, FP32, batch 1, on the fastest backend here. Interrupted, the same command
     goes on where it stopped.
     """
-    from vggbench import cli_gpu, runs_latency
+    from vggbench import cli_gpu, runs_inputs, runs_latency
 
     names, mode = _names(precision, "--precision"), cli_gpu.mode_of(like, cuda_graph, transfers)
     program = cli_gpu.trtexec_for(backend, peers) if check_trtexec else None
@@ -116,6 +116,8 @@ def latency(
     )
     if peers:
         request = cli_gpu.with_peers(request)
+    if out is not None:
+        runs_inputs.check_file(out, "records.jsonl")
     with progress.shown(quiet or json) as report_progress:
         timing = runs_latency.latency(request, out, report_progress)
     compared = cli_gpu.compared(timing.records, program)
@@ -137,10 +139,12 @@ def peak(
     quiet: options.Quiet = False,
 ) -> None:
     """This machine's own peak: the fastest matrix product that a library here does, for each precision."""
-    from vggbench import runs_peak
+    from vggbench import runs_inputs, runs_peak
     from vggbench.results import write_records
     from vggbench.shares import operations_per_second
 
+    if out is not None:
+        runs_inputs.check_file(out, "records.jsonl")
     with progress.shown(quiet or json) as report_progress:
         records, missed = runs_peak.peak(_names(precision, "--precision"), threads, seconds, device, report_progress)
     if out is not None:

@@ -153,8 +153,8 @@ def _storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StorageError(f"{path}: cannot write the graph ({reason}). Free space or name another folder.") from error
+        why = cache.reason(path, error)
+        raise StorageError(f"{path}: cannot write the graph ({why}). Free space or name another folder.") from error
 
 
 def _bytes(tensor: TensorProto) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 
 import vggbench
+from vggbench import cache
 from vggbench.errors import RecordError, StorageError, first_problem
 from vggbench.results_engines import Engine, with_engines, without_no_engines
 
@@ -226,8 +227,8 @@ def write_output(path: Path, data: bytes, what: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # the parent may be a file
             temporary.unlink(missing_ok=True)
-        reason = error.strerror or type(error).__name__
-        raise StorageError(f"{path}: cannot write {what} ({reason}). Free space or name another --out.") from error
+        why = cache.reason(path, error)
+        raise StorageError(f"{path}: cannot write {what} ({why}). Free space or name another --out.") from error
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:

@@ -277,7 +277,7 @@ def check_out(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        why = "a file is there" if isinstance(error, FileExistsError) else error.strerror
+        why = "a file is there" if out.is_file() else cache.reason(out, error)
         raise StorageError(f"{out}: cannot be made ({why}). Name another --out.") from error
     if not os.access(out, os.W_OK):
         raise StorageError(f"{out}: cannot be written to. Name another --out.")

@@ -128,9 +128,8 @@ def _timed(plan: Plan, out: Path | None, progress: Report, work: Callable[[Task]
     kept = keep(plan.key, out)
     here = environment.environment()
     steps = _steps(plan)
-    died: list[str] = []
+    died, notes = list[str](), list[str]()
     full: dict[str, OutOfMemory] = {}
-    notes: list[str] = []
     for number, (process, what) in enumerate(steps):
         name = _name(what)
         progress("Timing in fresh processes", number, len(steps), f"{name}, process {process}")
@@ -139,8 +138,8 @@ def _timed(plan: Plan, out: Path | None, progress: Report, work: Callable[[Task]
                 kept = kept.with_records(name, _run(plan, process, what, kept, here, work))
             except WorkerDied as death:
                 died.append(f"process {process} of {name} died: {death}")
-            except OutOfMemory as error:  # the next round's process would not have more
-                full[name] = error
+            except OutOfMemory as error:
+                full[name] = error  # the next round's process would not have more
                 died.append(f"process {process} of {name}: {error}")
             except BackendUnavailable as error:
                 if isinstance(what, Variant):
@@ -203,8 +202,8 @@ def _settings(request: Request) -> tuple[list[runs_inputs.Setting], tuple[str, .
         if setting.why:
             reasons.append(setting.why)
     if not found:
-        which = f"None of the {len(pairs)} variants runs here, first {pairs[0][0]} on {pairs[0][1]}: "
-        raise BackendUnavailable(f"{which if len(pairs) > 1 else ''}{refused[0]}")
+        which = f"None of the {len(pairs)} variants runs here, first {' on '.join(pairs[0])}: " * (len(pairs) > 1)
+        raise BackendUnavailable(which + refused[0])
     return found, (*dict.fromkeys(reasons), *dict.fromkeys(refused))
 
 

@@ -290,7 +290,8 @@ def _write(path: Path, out: Path, state: dict[str, Tensor], weights: Weights, pr
     except Exception as error:
         # safetensors' own error for a full disk is no OSError.
         if isinstance(error, OSError) or type(error).__module__.startswith("safetensors"):
-            raise StorageError(f"{out}: cannot be written ({error}). Free space or name another --out.") from error
+            why = cache.reason(out, error) if isinstance(error, OSError) else str(error)
+            raise StorageError(f"{out}: cannot be written ({why}). Free space or name another --out.") from error
         raise
     finally:
         with contextlib.suppress(OSError):

@@ -60,8 +60,9 @@ def fetch(model: Published, out: Path | None = None, progress: Report = silent) 
         path.parent.mkdir(parents=True, exist_ok=True)
         return _retrieve(model, model.url, path, progress)
     except OSError as error:  # a full disk; requests' own errors were turned before
+        why = cache.reason(path, error)
         raise StorageError(
-            f"{path}: cannot be written ({error.strerror}). Free space or name another --out. What came is kept."
+            f"{path}: cannot be written ({why}). Free space or name another --out. What came is kept."
         ) from error
 
 

@@ -20,6 +20,7 @@ from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from vggbench.cache import reason
 from vggbench.errors import DataError, StorageError, UsageError
 from vggbench.images.sample_blocks import (
     BLOCK,
@@ -124,9 +125,9 @@ def _storage_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or type(error).__name__
+        why = reason(folder / "new", error)
         raise StorageError(
-            f"The sample images cannot be kept in {folder}: {reason}. Free space or grant access there, or name "
+            f"The sample images cannot be kept in {folder}: {why}. Free space or grant access there, or name "
             "another folder: VGGBENCH_CACHE=/another/folder."
         ) from error
 

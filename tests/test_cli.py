@@ -46,6 +46,15 @@ def test_a_protocol_of_one_scale_refuses_three(photos):
     assert_one_line(result, 2, "'dense' takes one scale")
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [["evaluate", "--scale", "9" * 20], ["latency", "--size", "9" * 20], ["latency", "--batch", "9" * 20]],
+    ids=lambda wrong: wrong[1],
+)
+def test_what_fits_no_librarys_integers_is_refused(wrong):
+    assert_one_line(run(*wrong), 2, "9" * 20, "accepted are", "up to")
+
+
 def test_scales_that_are_no_numbers_are_refused(photos):
     result = run("evaluate", "--data", photos, "--weights", "random:0", *TINY, "--scales", "32;64")
     assert_one_line(result, 2, "'32;64'", "256,384,512")

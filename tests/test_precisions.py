@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from vggbench import backends, cli, doctor, environment, precisions, runs_inputs, runs_latency
+from vggbench import backends, cli, doctor, environment, precisions, runs_inputs, runs_latency, runs_peak
 from vggbench.backends.choice import choose
 from vggbench.errors import BackendUnavailable, UsageError
 from vggbench.precisions import BACKENDS, DEVICES, GAPS, PRECISIONS, TABLE, UNITS, Row, find
@@ -161,7 +161,11 @@ def test_a_precision_that_no_cpu_has_is_told_with_those_that_run(cpu, all_presen
 def test_without_a_gpu_cuda_is_refused_in_one_short_line(precision, monkeypatch):
     monkeypatch.setattr(environment, "has_cuda", lambda: False)
     line = f"Asked was {precision} on cuda, and no NVIDIA GPU with its driver is here. Take --device cpu, or a machine "
-    for ask in (lambda: choose(precision, "cuda"), lambda: backends.check_runs("pytorch", precision, "cuda")):
+    for ask in (
+        lambda: choose(precision, "cuda"),
+        lambda: backends.check_runs("pytorch", precision, "cuda"),
+        lambda: runs_peak.peak([precision], device="cuda"),
+    ):
         with pytest.raises(BackendUnavailable) as error:
             ask()
         assert str(error.value) == f"{line}with a GPU."

@@ -173,6 +173,8 @@ def batches_of(text: str | None) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts) or len(set(parts)) < len(parts):
         raise UsageError(f"--batch {text!r}: accepted are whole numbers from 1 on, separated by commas, each once.")
+    if max(map(int, parts)) > options.MOST_IMAGES:
+        raise UsageError(f"--batch {text!r}: accepted are up to {options.MOST_IMAGES:,} images a call.")
     return tuple(map(int, parts))
 
 
@@ -182,6 +184,8 @@ def _size(text: str | None) -> tuple[int, int] | None:
     sides = text.lower().split("x")
     if len(sides) not in (1, 2) or not all(side.isascii() and side.isdigit() for side in sides):
         raise UsageError(f"--size {text!r}: accepted is height x width in pixels, as 384x512, or one side, as 224.")
+    if max(map(int, sides)) > options.MOST_PIXELS:
+        raise UsageError(f"--size {text!r}: accepted are sides up to {options.MOST_PIXELS:,} pixels.")
     return int(sides[0]), int(sides[-1])
 
 

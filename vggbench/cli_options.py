@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _OPEN = "What the paper leaves open"
 _HOW = "How it runs"
+#: Of a side and of images a call. More fits no memory; far more does not even fit the libraries' integers.
+MOST_PIXELS, MOST_IMAGES = 1 << 16, 1 << 20
 PRECISIONS = " or ".join(", ".join(precisions.PRECISIONS).rsplit(", ", 1))
 
 
@@ -242,14 +244,15 @@ def scales_of(scale: int | None, scales: str | None) -> tuple[int, ...] | None:
     """--scale 384 or --scales 256,384,512; None if neither was given. Raises UsageError."""
     if scale is not None and scales is not None:
         raise UsageError("Both --scale and --scales were given. Give one of them.")
-    if scale is not None:
-        return (scale,)
-    if scales is None:
+    if scale is None and scales is None:
         return None
     try:
-        return tuple(int(part) for part in scales.split(","))
+        found = (scale,) if scale is not None else tuple(int(part) for part in (scales or "").split(","))
     except ValueError:
         raise UsageError(f"Scales {scales!r}: accepted are pixels separated by commas, as 256,384,512.") from None
+    if max(found) > MOST_PIXELS:
+        raise UsageError(f"Scale {max(found)}: accepted are up to {MOST_PIXELS:,} pixels.")
+    return found
 
 
 def networks_and_files(

@@ -25,7 +25,7 @@ def peak(
     progress: Report = silent,
 ) -> tuple[list[Record], list[str]]:
     """A record a precision, and in words what could not be measured. Raises UsageError, BackendUnavailable."""
-    from vggbench.backends import DEVICES, default_threads
+    from vggbench.backends import DEVICES, default_threads, without_gpu
     from vggbench.measure.peak import PRECISIONS as KNOWN
 
     for precision in precisions:
@@ -33,6 +33,8 @@ def peak(
             raise UsageError(f"No peak of {precision!r}. Known: {', '.join(KNOWN)}.")
     if device not in DEVICES:
         raise UsageError(f"No device {device!r}. Known: {', '.join(DEVICES)}.")
+    if device == "cuda" and not environment.has_cuda():
+        raise BackendUnavailable(without_gpu(", ".join(precisions)))
     here, count = environment.environment(), threads or default_threads()
     records: list[Record] = []
     missed: list[str] = []

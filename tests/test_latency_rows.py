@@ -3,6 +3,7 @@
 import measuring
 import pytest
 
+from vggbench import cli_latency
 from vggbench.backends.fake import FakeSession
 from vggbench.measure.records import latency_record
 from vggbench.results import Samples
@@ -60,3 +61,12 @@ def test_doubts_name_what_ran_what_varies_and_what_is_missing():
     assert doubts(row, processes=3) == []
     assert "faster than its peak" in doubts({**row, "share_of_peak": 1.1}, processes=3)[0]
     assert doubts({**row, "share_of_peak": 1.01}, processes=3) == []
+
+
+def test_the_widest_row_fits_100_columns():
+    row = {
+        "precision": "bf16", "backend": "torch-compile", "batch": 128, "images_per_second": 1234.5,
+        "images_per_second_interval": (1200.4, 1299.9), "median_seconds": 0.1234, "coefficient_of_variation": 0.123,
+        "percentile_seconds": {"p90": 0.13, "p95": 0.14, "p99": 0.15}, "ratio_to_fp32": 12.34, "share_of_peak": 1.0,
+    }  # fmt: skip
+    assert max(map(len, cli_latency._table([row]))) <= 100

@@ -28,7 +28,9 @@ def gpu(
     only: Annotated[str | None, typer.Option(help="Only these steps, commas between.", metavar="NAME,NAME")] = None,
     weights: Annotated[str, typer.Option(help="Of the networks that are timed: random:SEED or sample.")] = "random:0",
     processes: Annotated[int, typer.Option(min=1, help="Fresh processes a variant.")] = 1,
-    min_seconds: Annotated[float, typer.Option(min=0.0, help="Each measures a batch at least so long.")] = 0.5,
+    min_seconds: Annotated[
+        float, typer.Option(min=0.0, max=options.DAY, help="Each measures a batch at least so long.")
+    ] = 0.5,
     images: Annotated[int, typer.Option(min=1, help="Sample images for ranks and numerics.")] = 512,
     batch: Annotated[str, typer.Option(help="Images a call, commas between.")] = "1,8,32,128",
     no_network: Annotated[bool, typer.Option("--no-network", help="Fail on any attempt to reach a network.")] = False,

@@ -43,12 +43,18 @@ def latency(
         int, typer.Option(min=1, help="Fresh processes a variant, in turn.", rich_help_panel=_RUN)
     ] = 3,
     min_seconds: Annotated[
-        float, typer.Option(min=0.0, help="Each process measures a batch at least so long.", rich_help_panel=_RUN)
+        float,
+        typer.Option(
+            min=0.0, max=options.DAY, help="Each process measures a batch at least so long.", rich_help_panel=_RUN
+        ),
     ] = 2.0,
     max_seconds: Annotated[
         float | None,
         typer.Option(
-            min=0.0, help="And at most so long, if its median is not settled (default: twice).", rich_help_panel=_RUN
+            min=0.0,
+            max=options.DAY,
+            help="And at most so long, if its median is not settled (default: twice).",
+            rich_help_panel=_RUN,
         ),
     ] = None,
     min_iterations: Annotated[int, typer.Option(min=1, help="And at least so many calls.", rich_help_panel=_RUN)] = 10,
@@ -131,7 +137,7 @@ def peak(
     precision: Annotated[
         str, typer.Option(help=f"fp32, bf16, fp16, int8; on CUDA tf32 and fp8 too; {_LIST}.")
     ] = "fp32,bf16,int8",
-    seconds: Annotated[float, typer.Option(min=0.0, help="The best product is timed so long.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0.0, max=options.DAY, help="The best product is timed so long.")] = 3.0,
     device: options.Device = "auto",
     threads: options.Threads = None,
     out: Annotated[Path | None, typer.Option(help="Also write the records here.", metavar="FILE.jsonl")] = None,

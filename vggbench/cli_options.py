@@ -22,6 +22,8 @@ _OPEN = "What the paper leaves open"
 _HOW = "How it runs"
 #: Of a side and of images a call. More fits no memory; far more does not even fit the libraries' integers.
 MOST_PIXELS, MOST_IMAGES = 1 << 16, 1 << 20
+#: No single timing takes longer, in seconds; without an end a typed "inf" would be taken.
+DAY = 86_400.0
 PRECISIONS = " or ".join(", ".join(precisions.PRECISIONS).rsplit(", ", 1))
 
 

@@ -93,7 +93,7 @@ def inference_session(
     chosen = onnxruntime.SessionOptions()
     chosen.intra_op_num_threads = threads or default_threads()
     chosen.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    chosen.log_severity_level = 3  # errors only: warnings would go to the user's terminal
+    chosen.log_severity_level = 4  # what it logs goes to the user's terminal, and its errors are raised beside
     # Waiting threads must not burn the cores on which images are decoded at the same time.
     chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if pairs_as_they_stand:

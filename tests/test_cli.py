@@ -183,6 +183,7 @@ def test_pruning_an_unknown_kind_is_refused():
     [
         (["evaluate", "--images", "many"], ["'--images'", "'many'", "vggbench evaluate --help"]),
         (["evaluate", "--images", "-3"], ["'--images'", "1", "vggbench evaluate --help"]),
+        (["latency", "--min-seconds", "inf"], ["'--min-seconds'", "86400", "vggbench latency --help"]),
         (["evaluate", "--nework", "A"], ["--nework", "vggbench evaluate --help"]),
         (["evaluate", "--network"], ["--network", "requires an argument", "vggbench"]),
         (["report"], ["RECORDS", "vggbench report --help"]),

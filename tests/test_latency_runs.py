@@ -257,7 +257,6 @@ def test_the_table_fits_100_columns_and_the_choice_is_stated(here, monkeypatch):
     [
         (["--batch", "0"], "--batch '0': accepted are whole numbers from 1 on"),
         (["--batch", "1,1"], "each once"),
-        (["--min-seconds", "inf"], "inf is not in the range"),
         (["--size", "224y3"], "--size '224y3': accepted is height x width"),
         (["--size", "32"], "Size 32x32: accepted are sides from 64 pixels on"),
         (["--precision", "fp32,"], "--precision 'fp32,': accepted are names separated by commas"),

@@ -51,7 +51,10 @@ def test_doubts_name_what_ran_what_varies_and_what_is_missing():
     (row,) = rows_of([timed([0.1, 0.2] * 10, precision="fp16", arithmetic="fp32 on weights stored as fp16")])
     found = doubts(row, processes=3)
     assert found[0] == "what ran is fp32 on weights stored as fp16"
-    assert any(text.startswith("unstable, calls vary by 34.") for text in found)
+    assert any(text.startswith("unstable, calls of a process vary by 34.") for text in found)
+    (one_of_three,) = rows_of([timed([0.1] * 20, 1), timed([0.1] * 20, 2), timed([0.1, 0.2] * 10, 3)])
+    assert one_of_three["coefficient_of_variation"] == 0.0
+    assert any("vary by 34." in text for text in doubts(one_of_three, 3)), "the process that makes the row unstable"
     assert any("median is known to" in text for text in found)
     assert "1 of 3 processes" in found
     assert any("too few calls to say" in text for text in doubts(rows_of([timed([0.1] * 9)])[0], 1))

@@ -53,8 +53,8 @@ class Timer:
         return self._back_to_back(slot, calls) if back_to_back else self._in_turn(slot, calls)
 
     def _slot(self, images: AnyArray) -> Slot:
-        """With these images on the device, put there once: a GPU that rests while they come again cools and speeds up,
-        and torch's peers have no such rest (backends.torch_clock).
+        """With these images on the device, put there once: coming again at every look they would give the GPU a rest
+        that torch's peers do not have (backends.torch_clock).
         """
         runner = self._runner
         if self._loaded is not None:

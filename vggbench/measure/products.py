@@ -15,7 +15,8 @@ import numpy as np
 Shape = tuple[int, int, int]  # m, k, n
 Call = Callable[[], object]
 Maker = Callable[[Shape, int], Call]
-#: From the launch of a product until the host hears of its end some 20 microseconds pass: 2 % of the largest ones.
+#: Launching a product and hearing of its end takes the host time that is not the product's. How much was not measured;
+#: ten in a row between two events leave it out.
 IN_A_ROW = 10
 #: For a record of a GPU's.
 CLOCK = f"CUDA events around {IN_A_ROW} products in a row, a sample their mean"

@@ -115,18 +115,16 @@ def decode(data: bytes, exif: str = "ignore", decoder: str = "pillow") -> Pixels
     kind = _kind(data)
     try:
         if kind == "JPEG":
-            essential, tags = split_jpeg(data)
-            if essential.count(b"\xff\xda") > MAX_SCANS:
+            essential, tags, one_scan = split_jpeg(data)
+            if not one_scan and essential.count(b"\xff\xda") > MAX_SCANS:
                 raise BadImage(f"a JPEG of more than {MAX_SCANS} scans; save it anew")
-            image: ImageFile.ImageFile = JpegImagePlugin.JpegImageFile(io.BytesIO(essential))
-            _check_size(*image.size)
-            if image.width * image.height > MAX_JPEG_PIXELS_PER_BYTE * len(data):
-                raise BadImage(f"claims {image.width} x {image.height} pixels, which {len(data):,} bytes cannot hold")
             turn = orientation(tags) if exif == "apply" else 1
             if decoder == "simplejpeg" and turn == 1:
-                pixels = _plain_jpeg(essential)
+                pixels = _plain_jpeg(essential, len(data))
                 if pixels is not None:
                     return pixels
+            image: ImageFile.ImageFile = JpegImagePlugin.JpegImageFile(io.BytesIO(essential))
+            _check_claim(*image.size, len(data))
         else:
             if kind == "WebP":  # its decoder takes memory on opening
                 _check_size(*_webp_size(data))
@@ -143,13 +141,18 @@ def decode(data: bytes, exif: str = "ignore", decoder: str = "pillow") -> Pixels
         raise BadImage(f"a {kind} that cannot be decoded: {reason}") from error
 
 
-def _plain_jpeg(data: bytes) -> Pixels | None:
-    """By simplejpeg, which takes 0.6 of Pillow's time; None for what it refuses, so that Pillow has the last word."""
+def _plain_jpeg(data: bytes, size: int) -> Pixels | None:
+    """By simplejpeg, which takes 0.6 of Pillow's time; None for what it refuses, so that Pillow has the last word.
+
+    size: of the whole file in bytes. Raises BadImage for what the header claims, before memory is taken.
+    """
     import simplejpeg  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     try:
-        if simplejpeg.decode_jpeg_header(data, strict=True)[2] not in ("YCbCr", "Gray"):
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+        if colours not in ("YCbCr", "Gray"):
             return None  # Pillow has its own way with CMYK
+        _check_claim(width, height, size)
         pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, strict=True)
     except ValueError:
         return None
@@ -185,6 +188,13 @@ def _check_size(width: int, height: int) -> None:
         raise BadImage(f"{width} x {height} pixels; accepted are sides up to 1 : {MAX_ASPECT}")
 
 
+def _check_claim(width: int, height: int, size: int) -> None:
+    """Whether a JPEG of ``size`` bytes can hold what its header claims. Raises BadImage."""
+    _check_size(width, height)
+    if width * height > MAX_JPEG_PIXELS_PER_BYTE * size:
+        raise BadImage(f"claims {width} x {height} pixels, which {size:,} bytes cannot hold")
+
+
 def _rgb(image: Image.Image, turn: Image.Transpose | None) -> Pixels:
     image.load()
     if image.mode.startswith("I;16"):
@@ -199,14 +209,18 @@ def _rgb(image: Image.Image, turn: Image.Transpose | None) -> Pixels:
     return np.asarray(image)
 
 
-def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
-    """The JPEG without its metadata segments, and its EXIF block (b"" if none).
+def split_jpeg(data: bytes) -> tuple[bytes, bytes, bool]:
+    """The JPEG without its metadata segments, its EXIF block (b"" if none), and whether it surely has only one scan.
 
-    Only APP0 (JFIF) and APP14 (Adobe) tell how to decode. Pillow reads the others too, and warns of broken ones.
+    Only APP0 (JFIF) and APP14 (Adobe) tell how to decode. Pillow reads the others too, and warns of broken ones. One
+    scan: of a sequential frame whose components are all in its first scan, libjpeg reads no second one. To count the
+    scans of all others takes several percent of decoding, in which no other thread can run.
     """
     kept, tags, position, start = [], b"", 2, 0
+    frames: list[tuple[bool, int]] = []  # sequential, components
+    one_scan = False
     while True:
-        position = data.find(b"\xff", position)  # as Pillow, past junk
+        position = data.find(b"\xff", position)  # as Pillow and libjpeg, past junk
         if position < 0 or position + 4 > len(data):
             break
         marker = data[position + 1]
@@ -215,6 +229,7 @@ def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
         elif 0xD0 <= marker <= 0xD9 or marker in (0x01, 0xC8) or 0xF0 <= marker <= 0xFD:  # without a length
             position += 2
         elif marker == 0xDA:
+            one_scan = frames == [(True, data[position + 4] if position + 4 < len(data) else 0)]
             break
         else:
             end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
@@ -223,8 +238,10 @@ def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
                 start = end
                 if marker == 0xE1 and not tags and data[position + 4 : position + 10] == b"Exif\0\0":
                     tags = data[position + 10 : end]
+            elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xCC):  # a start of frame; the others are tables
+                frames.append((marker in (0xC0, 0xC1), data[position + 9] if position + 9 < len(data) else 0))
             position = end
-    return b"".join([*kept, data[start:]]), tags
+    return b"".join([*kept, data[start:]]), tags, one_scan
 
 
 def orientation(tags: bytes) -> int:

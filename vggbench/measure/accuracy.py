@@ -19,7 +19,7 @@ from vggbench.errors import DataError, UsageError, memory_errors
 from vggbench.images import Bad, Dataset, check_on_bad
 from vggbench.images.decode import decoder_name
 from vggbench.measure import shards
-from vggbench.measure.pipeline import DecodedImages, compute, default_workers, trim_memory
+from vggbench.measure.pipeline import DecodedImages, compute, default_workers
 from vggbench.measure.stages import Stages, total
 from vggbench.measure.stored import How, Job, Options, StoredPass, open_passes, settle
 from vggbench.protocols import Choices, Pass, check_choices
@@ -36,8 +36,6 @@ Progress = Callable[[int, int, str], None]
 
 #: Posteriors wait in the journal at most this long; so much work can be lost to a power failure, none to a kill.
 SHARD_SECONDS = 5.0
-#: How often memory that is free is given back.
-TRIM_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -207,16 +205,13 @@ def _collect(
     stages: Stages,
 ) -> None:
     """Takes what is computed to its pass and, every few seconds and at the end, however it comes, to a shard."""
-    done, trimmed = 0, time.monotonic()
+    done = 0
     try:
         for job, stored in blocks:
             with stages.timed("store"):
                 by_step[job.step].add(job.block, stored)
                 for each in by_step.values():
                     each.save(SHARD_SECONDS)
-            if time.monotonic() - trimmed > TRIM_SECONDS:
-                trim_memory()
-                trimmed = time.monotonic()
             done += job.views
             if progress:
                 progress(done, total_views, f"{network} {job.step.form} at {job.step.scale}")

@@ -6,11 +6,10 @@ several MB an image need not be sent from one process to another.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from vggbench.environment import usable_cores
 from vggbench.images import Dataset, read_image
 from vggbench.images.decode import BadImage, decode
 from vggbench.measure.ahead import Ahead
+from vggbench.measure.heaps import Trimmer
 from vggbench.measure.shards import Stored
 from vggbench.measure.stages import Stages
 from vggbench.measure.stored import Job
@@ -113,9 +113,15 @@ def compute(
             return [bad.why] * len(by_image[index])
         with stages.timed("resize"):
             scaled = rescale_all(image, list(dict.fromkeys(job.step.scale for job in by_image[index])), choices)
-            return [make_views(scaled[job.step.scale], job.step, weights.crop_size, choices) for job in by_image[index]]
+            views: Prepared = [
+                make_views(scaled[job.step.scale], job.step, weights.crop_size, choices) for job in by_image[index]
+            ]
+        used = image.nbytes
+        del image, scaled
+        trimmer.look(used)
+        return views
 
-    order = sorted(by_image)
+    order, trimmer = sorted(by_image), Trimmer()
     count = workers or default_workers()
     stages.add("threads", count)
     ahead = Ahead(prepare, order, count, AHEAD_BYTES, bytes_of, stages)
@@ -204,12 +210,6 @@ def _submit(session: Session, views: Pixels, weights: Weights, stages: Stages) -
     with stages.timed("compute"):
         scores = session(images)
     return lambda: scores
-
-
-def trim_memory() -> None:
-    """Has glibc give free memory back: among images of all sizes its heaps grow for as long as a run goes on."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def softmax(scores: Floats) -> npt.NDArray[np.float64]:

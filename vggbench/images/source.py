@@ -64,7 +64,17 @@ def read_image(dataset: Dataset, index: int) -> bytes:
 
 
 def _read(path: Path) -> tuple[bytes, int]:
-    """Its bytes, and its time of change, asked after reading so that a change meanwhile shows. Raises OSError."""
-    with open(path, "rb", buffering=0) as stream:
-        data = stream.readall()
-        return data, os.fstat(stream.fileno()).st_mtime_ns
+    """Its bytes, and its time of change, asked after reading so that a change meanwhile shows. Raises OSError.
+
+    Not by ``open``, which asks the system twice as often: each time other threads get the interpreter, and may keep it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        wanted = os.fstat(descriptor).st_size + 1  # one more, so that all of a file is less
+        data = part = os.read(descriptor, wanted)
+        while len(data) != wanted - 1 and part:  # a network's short answer, or a file that changes
+            part = os.read(descriptor, wanted)
+            data += part
+        return data, os.fstat(descriptor).st_mtime_ns
+    finally:
+        os.close(descriptor)

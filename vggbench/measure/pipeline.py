@@ -55,6 +55,8 @@ class DecodedImages:
         self._lock = threading.Lock()
 
     def get(self, digest: str, exif: str, decoder: str = "pillow") -> Pixels | None:
+        if not self._images:
+            return None
         with self._lock:
             image = self._images.get((digest, exif, decoder))
             if image is not None:
@@ -62,6 +64,9 @@ class DecodedImages:
             return image
 
     def put(self, digest: str, exif: str, image: Pixels, decoder: str = "pillow") -> None:
+        """An image over the limit is not kept, nor are others dropped for it."""
+        if image.nbytes > self.limit:
+            return
         with self._lock:
             if (digest, exif, decoder) in self._images:
                 return

@@ -22,6 +22,7 @@ from vggbench.errors import BackendUnavailable
 from vggbench.images.decode import DECODERS, decoder_name
 from vggbench.measure.accuracy import run_passes
 from vggbench.measure.ahead import Ahead
+from vggbench.measure.heaps import Trimmer
 from vggbench.measure.pipeline import DecodedImages, decoded_image
 from vggbench.measure.stages import Stages
 from vggbench.protocols import Choices, Pass
@@ -96,10 +97,10 @@ def test_decoding_on_all_cores_beside_bare_decoders(benchmark, dataset, decoder)
             each.ask()
         rates["one bare a core"].append(sum(each.answer() for each in processes))
 
-        stages = Stages()
+        stages, trimmer = Stages(), Trimmer()
 
         def prepare(index: int) -> bytes:
-            decoded_image(dataset, index, "ignore", DecodedImages(0), decoder, stages)
+            trimmer.look(decoded_image(dataset, index, "ignore", DecodedImages(0), decoder, stages).nbytes)
             return b""
 
         ahead = Ahead(prepare, [*range(IMAGES)] * PASSES, cores - 1 or 1, 1 << 30, len, Stages())

@@ -14,8 +14,9 @@ USUALLY = (0.5, 1.0)
 #: The same where an image of so many bytes of pixels was there: to decode it takes several times as much memory.
 LARGE_BYTES, AFTER_LARGE = 1 << 20, (0.0, 0.25)
 
-#: Of malloc.h. glibc raises both by itself when large buffers come and go, up to these values; once one of them is set
-#: it leaves them alone.
+#: Of malloc.h. glibc raises both by itself when large buffers come and go, up to these values, but only as far as the
+#: largest yet: before, it takes memory from the system and gives it back for every photograph, and the pages that it
+#: gets anew are a quarter of Pillow's time. Once one is set, it leaves both alone.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _TRIM_BYTES, _MMAP_BYTES = 64 << 20, 32 << 20
 #: A buffer that is freed has the end of its heap looked at from 64 KB on.
@@ -33,6 +34,8 @@ class Trimmer:
     def __init__(self) -> None:
         self._process = _Rest()
         self._thread = threading.local()
+        with suppress(OSError, AttributeError):
+            _keep(_TRIM_BYTES)
 
     def look(self, used: int) -> None:
         """After so many bytes of pixels were used and freed: does what it is time for."""
@@ -70,7 +73,13 @@ def _trim_thread() -> None:
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
-    libc.mallopt(_MMAP_THRESHOLD, _MMAP_BYTES)
-    libc.mallopt(_TRIM_THRESHOLD, _LOOKED_AT)
+    _keep(_LOOKED_AT)
     libc.free(libc.malloc(_LOOKED_AT))
-    libc.mallopt(_TRIM_THRESHOLD, _TRIM_BYTES)
+    _keep(_TRIM_BYTES)
+
+
+def _keep(most: int) -> None:
+    """Of a heap's free end so many bytes may stay."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_MMAP_THRESHOLD, _MMAP_BYTES)
+    libc.mallopt(_TRIM_THRESHOLD, most)

@@ -59,12 +59,14 @@ def by_simplejpeg(data: bytes) -> np.ndarray:
 BARE = {"pillow": by_pillow, "simplejpeg": by_simplejpeg}
 
 
-def bare(files: list[bytes], decoder: str, turns: Connection) -> None:
+def bare(files: list[bytes], decoder: str, keep: bool, turns: Connection) -> None:
     """A process that decodes all files each time it is asked, and answers with its images a second.
 
-    It keeps memory as the pipeline does: without that Pillow's speed is one or the other of two that are a third apart.
+    keep: memory, as the pipeline does; without that Pillow's speed is one or the other of two that are a third apart.
     """
-    alone, _ = BARE[decoder], Trimmer()
+    alone = BARE[decoder]
+    if keep:
+        Trimmer()
     for data in files:
         alone(data)
     while turns.recv():
@@ -92,10 +94,12 @@ def test_decoding_on_all_cores_beside_bare_decoders(benchmark, dataset, decoder)
     files = [image.path.read_bytes() for image in dataset.images]
     rates: dict[str, list[float]] = {"pipeline": [], "one bare": [], "one bare a core": []}
     rates["share of the cores' time in the decoder"] = []
-    processes = [Bare(files, decoder) for _ in range(cores)]
+    rates["one bare as glibc has it"] = []
+    processes, plain = [Bare(files, decoder) for _ in range(cores)], Bare(files, decoder, keep=False)
 
     def once() -> None:
         rates["one bare"].append(processes[0].rate())
+        rates["one bare as glibc has it"].append(plain.rate())
         for each in processes:
             each.ask()
         rates["one bare a core"].append(sum(each.answer() for each in processes))
@@ -118,7 +122,7 @@ def test_decoding_on_all_cores_beside_bare_decoders(benchmark, dataset, decoder)
     try:
         benchmark.pedantic(once, rounds=TURNS, warmup_rounds=1)
     finally:
-        for each in processes:
+        for each in [*processes, plain]:
             each.end()
     found = {name: statistics.median(values) for name, values in rates.items()}
     found["pipeline / one bare a core"] = share(rates["pipeline"], rates["one bare a core"])
@@ -133,10 +137,10 @@ def share(some: list[float], of: list[float]) -> float:
 class Bare:
     """A process of ``bare``."""
 
-    def __init__(self, files: list[bytes], decoder: str) -> None:
+    def __init__(self, files: list[bytes], decoder: str, keep: bool = True) -> None:
         context = get_context("spawn")
         self._turns, other = context.Pipe()
-        self._process = context.Process(target=bare, args=(files, decoder, other), daemon=True)
+        self._process = context.Process(target=bare, args=(files, decoder, keep, other), daemon=True)
         self._process.start()
         other.close()
 

@@ -58,7 +58,7 @@ def available() -> str | None:
     try:
         load()
     except ImportError as error:
-        if error.name == "tensorrt":
+        if isinstance(error, ModuleNotFoundError) and error.name == "tensorrt":
             return "TensorRT is not installed. Install it with: pip install 'vggbench[tensorrt]'"
         return f"TensorRT does not load ({_line(error)}). Install it with: pip install 'vggbench[tensorrt]'"
     except Exception as error:  # a broken installation raises what it likes

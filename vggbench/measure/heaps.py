@@ -15,8 +15,8 @@ USUALLY = (0.5, 1.0)
 LARGE_BYTES, AFTER_LARGE = 1 << 20, (0.0, 0.25)
 
 #: Of malloc.h. glibc raises both by itself when large buffers come and go, up to these values, but only as far as the
-#: largest yet: before, it takes memory from the system and gives it back for every photograph, and the pages that it
-#: gets anew are a quarter of Pillow's time. Once one is set, it leaves both alone.
+#: largest yet: until then, often to the end, it takes memory from the system for every photograph and gives it back,
+#: and getting the pages anew is a good part of Pillow's time. Once one is set, it leaves both alone.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _TRIM_BYTES, _MMAP_BYTES = 64 << 20, 32 << 20
 #: A buffer that is freed has the end of its heap looked at from 64 KB on.
@@ -27,8 +27,8 @@ class Trimmer:
     """Gives free memory back now and then, of the whole process and of the thread that asks; any number may.
 
     ``malloc_trim`` leaves the free end of the heap alone that each thread has of its own: after one large image up to
-    64 MB would stay on every thread that decodes. (One heap for all of them would be simpler, and decoding 4 percent
-    slower: a buffer that one core has freed, and has in its cache, is then another's next one.)
+    64 MB would stay on every thread that decodes. (One heap for all of them would be simpler, and decoding slower: a
+    buffer that one core has freed, and has in its cache, is then another's next one.)
     """
 
     def __init__(self) -> None:

@@ -26,6 +26,8 @@ _LOOKED_AT = 128 << 10
 class Trimmer:
     """Gives free memory back now and then, of the whole process and of the thread that asks; any number may.
 
+    The first one sets glibc's thresholds for the whole process, for good.
+
     ``malloc_trim`` leaves the free end of the heap alone that each thread has of its own: after one large image up to
     64 MB would stay on every thread that decodes. (One heap for all of them would be simpler, and decoding slower: a
     buffer that one core has freed, and has in its cache, is then another's next one.)

@@ -66,7 +66,7 @@ def read_image(dataset: Dataset, index: int) -> bytes:
 def _read(path: Path) -> tuple[bytes, int]:
     """Its bytes, and its time of change, asked after reading so that a change meanwhile shows. Raises OSError.
 
-    Not by ``open``, which asks the system twice as often: each time other threads get the interpreter, and may keep it.
+    Not by ``open``, which asks the system more often: each time other threads get the interpreter, and may keep it.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -118,7 +118,8 @@ def test_the_order_of_images_does_not_matter_to_a_network(dataset, tmp_path):
 
 def test_an_image_is_decoded_once_for_all_its_passes(dataset, run, monkeypatch):
     decoded = []
-    monkeypatch.setattr(pipeline, "decode", lambda data, *how: decoded.append(data) or decode(data, *how))
+    genuine = pipeline.decode_picture
+    monkeypatch.setattr(pipeline, "decode_picture", lambda data, *how: decoded.append(data) or genuine(data, *how))
     run(dataset)
     assert len(decoded) == 40
 
@@ -127,7 +128,7 @@ def test_decoded_images_are_kept_for_the_next_network_within_their_limit(dataset
     kept = DecodedImages()
     run(dataset, [CENTER], decoded=kept)
     assert 0 < kept.bytes <= kept.limit
-    monkeypatch.setattr(pipeline, "decode", None)
+    monkeypatch.setattr(pipeline, "decode_picture", None)
     run(dataset, [dense(48)], decoded=kept)
 
     small = DecodedImages(limit=1000)

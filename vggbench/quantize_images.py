@@ -14,7 +14,7 @@ import numpy.typing as npt
 from vgg_reference.weights import Weights
 from vggbench.errors import CalibrationError, DataError
 from vggbench.images import Dataset, check_on_bad, read_image
-from vggbench.images.decode import BadImage, decode
+from vggbench.images.decode import BadImage, decode_picture
 from vggbench.progress import Report
 from vggbench.protocols import Choices, Pass
 from vggbench.ranges import CalibrationImage
@@ -89,7 +89,7 @@ def _views(dataset: Dataset, step: Pass, crop_size: int, choices: Choices) -> Ge
 
     def prepare(index: int) -> Pixels | str:
         try:
-            return make_views(decode(read_image(dataset, index), choices.exif), step, crop_size, choices)
+            return make_views(decode_picture(read_image(dataset, index), choices.exif), step, crop_size, choices)
         except BadImage as bad:
             return bad.why
 

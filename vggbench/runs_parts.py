@@ -18,7 +18,7 @@ from vggbench import cache, plan
 from vggbench.backends import open_session
 from vggbench.backends.uploads import for_passes
 from vggbench.images import Dataset, read_image
-from vggbench.images.decode import BadImage, decode
+from vggbench.images.decode import BadImage, decode_picture
 from vggbench.measure.latency import random_input
 from vggbench.protocols import Choices, Pass
 from vggbench.runs_inputs import Setting
@@ -77,7 +77,7 @@ def preparing(
     for index in range(min(TRIAL_IMAGES, len(dataset.images))):
         started = time.thread_time()
         try:
-            image = decode(read_image(dataset, index), choices.exif, decoder)
+            image = decode_picture(read_image(dataset, index), choices.exif, decoder)
         except BadImage:
             continue
         decoding += time.thread_time() - started

@@ -11,6 +11,7 @@ from PIL import Image
 
 from vgg_reference.weights import Preprocess
 from vggbench.errors import UsageError
+from vggbench.images.decode import Picture, pixels_of, sides
 from vggbench.protocols import GRID_VIEWS, Choices, Pass
 
 Pixels = npt.NDArray[np.uint8]
@@ -36,22 +37,22 @@ def rescaled_size(height: int, width: int, scale: int, choices: Choices) -> tupl
     return (scale, rounded) if height <= width else (rounded, scale)
 
 
-def rescale(image: Pixels, scale: int, choices: Choices) -> Pixels:
-    """The image (h, w, 3) with its shorter side ``scale`` pixels long, both sides by the same factor.
+def rescale(image: Picture, scale: int, choices: Choices) -> Pixels:
+    """The image as pixels (h, w, 3) with its shorter side ``scale`` pixels long, both sides by the same factor.
 
     All filters widen with the factor (antialiased). An image of that size already is returned as it is.
     """
     return rescale_all(image, [scale], choices)[scale]
 
 
-def rescale_all(image: Pixels, scales: Sequence[int], choices: Choices) -> dict[int, Pixels]:
-    """rescale() by scale. The image is handed over once, which takes Pillow a third of the time of a rescaling."""
+def rescale_all(image: Picture, scales: Sequence[int], choices: Choices) -> dict[int, Pixels]:
+    """rescale() by scale. Pixels are handed to Pillow once; an image of its own need not be."""
     found: dict[int, Pixels] = {}
     resize: Callable[[int, int], Pixels] | None = None
     for scale in scales:
-        height, width = rescaled_size(image.shape[0], image.shape[1], scale, choices)
-        if image.shape[:2] == (height, width):
-            found[scale] = image
+        height, width = rescaled_size(*sides(image), scale, choices)
+        if sides(image) == (height, width):
+            found[scale] = pixels_of(image)
             continue
         resize = resize or _resizer(image, choices.resize_filter)
         found[scale] = resize(height, width)
@@ -67,15 +68,15 @@ def resized_by(choices: Choices) -> dict[str, str]:
     return {"resizer": f"torch {torch.__version__}"}
 
 
-def _resizer(image: Pixels, name: str) -> Callable[[int, int], Pixels]:
+def _resizer(image: Picture, name: str) -> Callable[[int, int], Pixels]:
     """What makes an image of another height and width by a filter of this name."""
     if name not in _TORCH_FILTERS:
-        picture = Image.fromarray(image)
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
         return lambda height, width: np.asarray(picture.resize((width, height), _FILTERS[name]))
     import torch
 
     # A copy, for PyTorch warns of arrays that cannot be written to.
-    planes = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+    planes = torch.from_numpy(pixels_of(image).copy()).permute(2, 0, 1)[None]
 
     def resize(height: int, width: int) -> Pixels:
         scaled = torch.nn.functional.interpolate(planes, (height, width), mode=_TORCH_FILTERS[name], antialias=True)
@@ -122,8 +123,8 @@ def _rounded(numerator: int, denominator: int, choices: Choices) -> int:
     return round(numerator / denominator) if choices.grid_rounding == "round" else numerator // denominator
 
 
-def make_views(image: Pixels, pass_: Pass, crop_size: int, choices: Choices) -> Pixels:
-    """All views (views, h, w, 3) of one image (h, w, 3) in a pass: the grid's, then their mirror images.
+def make_views(image: Picture, pass_: Pass, crop_size: int, choices: Choices) -> Pixels:
+    """All views (views, h, w, 3) of one image in a pass: the grid's, then their mirror images.
 
     h = w = crop_size, or the whole rescaled image in dense form. Raises UsageError for a scale below the crop size.
     """
@@ -132,13 +133,13 @@ def make_views(image: Pixels, pass_: Pass, crop_size: int, choices: Choices) -> 
             f"Scale {pass_.scale} is below the crop size {crop_size}. Take scales from {crop_size} on, "
             "or weights of a smaller crop size."
         )
-    image = rescale(image, pass_.scale, choices)
-    full_height, full_width = image.shape[:2]
+    scaled = rescale(image, pass_.scale, choices)
+    full_height, full_width = scaled.shape[:2]
     corners = offsets(full_height, full_width, crop_size, pass_.grid, choices)
     height, width = (full_height, full_width) if pass_.grid == "whole" else (crop_size, crop_size)
     views = np.empty((pass_.views, height, width, 3), np.uint8)
     for view, (y, x) in zip(views, corners, strict=False):
-        view[...] = image[y : y + height, x : x + width]
+        view[...] = scaled[y : y + height, x : x + width]
     if pass_.flip:
         views[len(corners) :] = views[: len(corners), :, ::-1]
     return views

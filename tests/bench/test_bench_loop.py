@@ -72,13 +72,17 @@ def test_the_loop_beside_decoding_and_inference_alone(benchmark, tmp_path, case,
     print(f"\n{case}, {backend}: " + ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items()))
 
 
-def photographs(folder: Path, count: int, size: tuple[int, int], noise: float = 8.0) -> Dataset:
-    """JPEG files of about a photograph's detail and the given (height, width), opened as a user's folder is."""
+def photographs(folder: Path, count: int, size: tuple[int, int], noise: float = 8.0, smaller: float = 0.0) -> Dataset:
+    """JPEG files of about a photograph's detail and the given (height, width), opened as a user's folder is.
+
+    smaller: by up to this share each side of each file is.
+    """
     (folder / "one").mkdir(parents=True)
     generator = np.random.default_rng(0)
     for index in range(count):
-        coarse = generator.integers(0, 256, (size[0] // 8, size[1] // 8, 3), dtype=np.uint8)
-        smooth = np.asarray(Image.fromarray(coarse).resize(size[::-1]), np.int16)
+        height, width = (round(side * generator.uniform(1 - smaller, 1)) if smaller else side for side in size)
+        coarse = generator.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize((width, height)), np.int16)
         noisy = smooth + generator.normal(0, noise, smooth.shape)
         path = folder / "one" / f"{index}.jpg"
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=90)

@@ -7,9 +7,11 @@ for they do not count what other work took.
 import io
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import closing
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,8 @@ from test_bench_loop import SAMPLE, photographs
 from vgg_reference.weights import random_weights
 from vggbench.environment import usable_cores
 from vggbench.errors import BackendUnavailable
-from vggbench.images.decode import DECODERS, decoder_name
+from vggbench.images import Dataset
+from vggbench.images.decode import DECODERS, decoder_name, picture_bytes
 from vggbench.measure.accuracy import run_passes
 from vggbench.measure.ahead import Ahead
 from vggbench.measure.heaps import Trimmer
@@ -29,9 +32,11 @@ from vggbench.protocols import Choices, Pass
 
 #: Files of about the size of ImageNet's validation images, 126 KB in the mean of 6.3 GB.
 ROUNDS, IMAGES, SIZE, NOISE = 3, 192, (375, 500), 22.0
-#: Rounds of decoding and passes over the files in one: the speed of a shared host wanders within seconds, so that what
-#: is compared takes short turns, beside which starting threads is still little.
-TURNS, PASSES = 15, 2
+#: Where a process' memory comes to lie makes decoding up to a fifth faster or slower for as long as it lives, and more
+#: so with images of one size: so each comparison is made in several lives, of processes whose memory begins elsewhere,
+#: over images of many sizes (each side up to this share smaller). In a life each takes so many turns of so many passes
+#: over the files, short ones, for the speed of a shared host wanders within seconds.
+LIVES, SMALLER, TURNS, PASSES = 10, 0.25, 3, 2
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +50,15 @@ def dataset(tmp_path_factory):
     return photographs(tmp_path_factory.mktemp("photographs") / "images", IMAGES, SIZE, NOISE)
 
 
-def by_pillow(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)))
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    return photographs(tmp_path_factory.mktemp("varied") / "images", IMAGES, SIZE, NOISE, SMALLER)
+
+
+def by_pillow(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
 
 
 def by_simplejpeg(data: bytes) -> np.ndarray:
@@ -59,104 +71,123 @@ def by_simplejpeg(data: bytes) -> np.ndarray:
 BARE = {"pillow": by_pillow, "simplejpeg": by_simplejpeg}
 
 
-def bare(files: list[bytes], decoder: str, keep: bool, turns: Connection) -> None:
-    """A process that decodes all files each time it is asked, and answers with its images a second.
+def bare(dataset: Dataset, decoder: str, keep: bool) -> Callable[[], float]:
+    """Decoding all files, which lie in memory, one after the other. keep: memory, as the pipeline does.
 
-    keep: memory, as the pipeline does; without that Pillow's speed is one or the other of two that are a third apart.
+    Without that Pillow takes memory for every image and gives it back.
     """
-    alone = BARE[decoder]
+    alone, files = BARE[decoder], [image.path.read_bytes() for image in dataset.images]
     if keep:
         Trimmer()
-    for data in files:
-        alone(data)
-    while turns.recv():
-        started = time.perf_counter()
+
+    def turn() -> float:
         for data in files * PASSES:
             alone(data)
-        turns.send(PASSES * len(files) / (time.perf_counter() - started))
+        return 0.0
+
+    return turn
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_decoding_on_all_cores_beside_bare_decoders(benchmark, dataset, decoder):
-    """Reading and checking the files, and handing the pixels over, are part of the one and not of the others.
-
-    The shares are medians of the turns' own shares.
-
-    Cores that share caches, memory or a clock give less together than alone: so the bare decoder runs once on one
-    core, and once in a process on each of them, which is what the cores have to give. Where a process' memory comes to
-    lie moves each of these rates by some percent; the share of the time in the decoder is of one process alone.
-    """
-    try:
-        decoder_name(decoder)
-    except BackendUnavailable as absent:
-        pytest.skip(str(absent))
+def through_the_pipeline(dataset: Dataset, decoder: str) -> Callable[[], float]:
+    """Reading, checking and decoding all files on all cores; gives the seconds of it that were spent decoding."""
     cores = usable_cores()
-    files = [image.path.read_bytes() for image in dataset.images]
-    rates: dict[str, list[float]] = {"pipeline": [], "one bare": [], "one bare a core": []}
-    rates["share of the cores' time in the decoder"] = []
-    rates["one bare as glibc has it"] = []
-    processes, plain = [Bare(files, decoder) for _ in range(cores)], Bare(files, decoder, keep=False)
 
-    def once() -> None:
-        rates["one bare"].append(processes[0].rate())
-        rates["one bare as glibc has it"].append(plain.rate())
-        for each in processes:
-            each.ask()
-        rates["one bare a core"].append(sum(each.answer() for each in processes))
-
+    def turn() -> float:
         stages, trimmer = Stages(), Trimmer()
 
         def prepare(index: int) -> bytes:
-            trimmer.look(decoded_image(dataset, index, "ignore", DecodedImages(0), decoder, stages).nbytes)
+            image = decoded_image(dataset, index, "ignore", DecodedImages(0), decoder, stages)
+            trimmer.look(picture_bytes(image))
             return b""
 
+        # The thread that asks prepares, too.
         ahead = Ahead(prepare, [*range(IMAGES)] * PASSES, cores - 1 or 1, 1 << 30, len, Stages())
-        wall = time.perf_counter()
         with closing(ahead.results()) as results:
             for _ in results:
                 pass
-        seconds = time.perf_counter() - wall
-        rates["pipeline"].append(PASSES * IMAGES / seconds)
-        rates["share of the cores' time in the decoder"].append(stages.seconds()["decode"] / (cores * seconds))
+        return stages.seconds()["decode"]
 
-    try:
-        benchmark.pedantic(once, rounds=TURNS, warmup_rounds=1)
-    finally:
-        for each in [*processes, plain]:
-            each.end()
-    found = {name: statistics.median(values) for name, values in rates.items()}
-    found["pipeline / one bare a core"] = share(rates["pipeline"], rates["one bare a core"])
-    found["pipeline / (one bare x cores)"] = share(rates["pipeline"], [rate * cores for rate in rates["one bare"]])
-    report(benchmark, f"decoding by {decoder} on {cores} cores", found)
+    return turn
 
 
-def share(some: list[float], of: list[float]) -> float:
-    return statistics.median(one / whole for one, whole in zip(some, of, strict=True))
+class Life:
+    """A process of its own that takes turns: of ``make(*arguments)``, after so many bytes of its memory."""
 
-
-class Bare:
-    """A process of ``bare``."""
-
-    def __init__(self, files: list[bytes], decoder: str, keep: bool = True) -> None:
+    def __init__(self, shift: int, make: Callable[..., Callable[[], float]], *arguments: Any) -> None:
         context = get_context("spawn")
         self._turns, other = context.Pipe()
-        self._process = context.Process(target=bare, args=(files, decoder, keep, other), daemon=True)
+        self._process = context.Process(target=live, args=(shift, make, arguments, other), daemon=True)
         self._process.start()
         other.close()
 
     def ask(self) -> None:
         self._turns.send(True)
 
-    def answer(self) -> float:
+    def answer(self) -> tuple[float, float]:
+        """Images a second, and what the turn gave."""
         return self._turns.recv()
-
-    def rate(self) -> float:
-        self.ask()
-        return self.answer()
 
     def end(self) -> None:
         self._turns.send(False)
         self._process.join()
+
+
+def live(shift: int, make: Callable[..., Callable[[], float]], arguments: tuple[Any, ...], turns: Connection) -> None:
+    kept = [bytearray(shift), bytearray(513)]  # noqa: F841 - from malloc, until the end
+    turn = make(*arguments)
+    turn()
+    while turns.recv():
+        started = time.perf_counter()
+        found = turn()
+        turns.send((PASSES * IMAGES / (time.perf_counter() - started), found))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_decoding_on_all_cores_beside_bare_decoders(benchmark, varied, decoder):
+    """Reading and checking the files is part of the one and not of the others, which have them in memory.
+
+    Cores that share caches, memory or a clock give less together than alone: so the bare decoder runs once on one
+    core, and once in a process on each of them, which is what the cores have to give. The shares are of the means over
+    all turns of all lives.
+    """
+    try:
+        decoder_name(decoder)
+    except BackendUnavailable as absent:
+        pytest.skip(str(absent))
+    cores = usable_cores()
+    rates: dict[str, list[float]] = {}
+    shifts = iter(np.random.default_rng(0).integers(513, 1 << 16, LIVES * (cores + 2)).tolist())
+
+    def taken(name: str, *lives: Life) -> None:
+        for each in lives:
+            each.ask()
+        found = [each.answer() for each in lives]
+        rates.setdefault(name, []).append(sum(rate for rate, _ in found))
+        if found[0][1]:
+            share = found[0][1] * found[0][0] / (PASSES * IMAGES * cores)
+            rates.setdefault("share of the cores' time in the decoder", []).append(share)
+
+    def life() -> None:
+        kept = [Life(next(shifts), bare, varied, decoder, True) for _ in range(cores)]
+        plain = Life(next(shifts), bare, varied, decoder, False)
+        ours = Life(next(shifts), through_the_pipeline, varied, decoder)
+        try:
+            for turn in range(TURNS):
+                taken("one bare", kept[turn % cores])
+                taken("pipeline", ours)
+                taken("one bare a core", *kept)
+                taken("one bare as glibc has it", plain)
+        finally:
+            for each in (*kept, plain, ours):
+                each.end()
+
+    benchmark.pedantic(life, rounds=LIVES)
+    found = {name: statistics.fmean(values) for name, values in rates.items()}
+    for name in ("one bare", "pipeline"):
+        found[f"{name}, slowest"], found[f"{name}, fastest"] = min(rates[name]), max(rates[name])
+    found["pipeline / one bare a core"] = found["pipeline"] / found["one bare a core"]
+    found["pipeline / (one bare x cores)"] = found["pipeline"] / (cores * found["one bare"])
+    report(benchmark, f"decoding by {decoder} on {cores} cores", found)
 
 
 @pytest.mark.parametrize("resize_filter", ["bicubic", "torch-bicubic"])

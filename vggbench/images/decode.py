@@ -10,6 +10,7 @@ import io
 import threading
 import warnings
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ from PIL import (
 from vggbench.errors import BackendUnavailable, UsageError
 
 Pixels = npt.NDArray[np.uint8]
+#: A decoded RGB image as its decoder leaves it: Pillow's own, which rescales it without another copy, or (h, w, 3).
+Picture: TypeAlias = Image.Image | Pixels
 
 #: Name and version of what decodes: it decides pixels, and so errors, which is why records name it.
 DECODER = f"Pillow {PIL.__version__}, " + (
@@ -104,7 +107,27 @@ def decoder_name(decoder: str = "pillow") -> str:
 
 
 def decode(data: bytes, exif: str = "ignore", decoder: str = "pillow") -> Pixels:
-    """RGB pixels (h, w, 3), read-only. exif: "ignore" or "apply" the orientation tag. Raises BadImage, nothing else.
+    """RGB pixels (h, w, 3), read-only, of what decode_picture() makes; raises as that."""
+    return pixels_of(decode_picture(data, exif, decoder))
+
+
+def pixels_of(picture: Picture) -> Pixels:
+    """(h, w, 3), read-only if of Pillow's image; pixels themselves are given back as they are."""
+    return np.asarray(picture)
+
+
+def sides(picture: Picture) -> tuple[int, int]:
+    """(height, width)."""
+    return (picture.height, picture.width) if isinstance(picture, Image.Image) else (picture.shape[0], picture.shape[1])
+
+
+def picture_bytes(picture: Picture) -> int:
+    """That it takes; Pillow's has four a pixel."""
+    return 4 * picture.height * picture.width if isinstance(picture, Image.Image) else picture.nbytes
+
+
+def decode_picture(data: bytes, exif: str = "ignore", decoder: str = "pillow") -> Picture:
+    """The RGB image. exif: "ignore" or "apply" the orientation tag. Raises BadImage, nothing else.
 
     decoder: of DECODERS; decoder_name() says beforehand whether it is there.
 
@@ -195,7 +218,7 @@ def _check_claim(width: int, height: int, size: int) -> None:
         raise BadImage(f"claims {width} x {height} pixels, which {size:,} bytes cannot hold")
 
 
-def _rgb(image: Image.Image, turn: Image.Transpose | None) -> Pixels:
+def _rgb(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     image.load()
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -205,8 +228,9 @@ def _rgb(image: Image.Image, turn: Image.Transpose | None) -> Pixels:
         image.info.pop("transparency", None)  # else Pillow warns that it is dropped
         image = image.convert("RGB")
     if turn is not None:
-        image = image.transpose(turn)
-    return np.asarray(image)
+        return image.transpose(turn)
+    # Of the files' own classes only JPEG's lets go of the file when it is loaded.
+    return image if isinstance(image, JpegImagePlugin.JpegImageFile) or type(image) is Image.Image else image.copy()
 
 
 def split_jpeg(data: bytes) -> tuple[bytes, bytes, bool]:

@@ -18,7 +18,7 @@ from vgg_reference.weights import Weights
 from vggbench.backends import Session
 from vggbench.environment import usable_cores
 from vggbench.images import Dataset, read_image
-from vggbench.images.decode import BadImage, decode
+from vggbench.images.decode import BadImage, Picture, decode_picture, picture_bytes
 from vggbench.measure.ahead import Ahead
 from vggbench.measure.heaps import Trimmer
 from vggbench.measure.shards import Stored
@@ -51,10 +51,10 @@ class DecodedImages:
     def __init__(self, limit: int = DECODED_BYTES) -> None:
         self.limit = limit
         self.bytes = 0
-        self._images: OrderedDict[tuple[str, str, str], Pixels] = OrderedDict()
+        self._images: OrderedDict[tuple[str, str, str], Picture] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, digest: str, exif: str, decoder: str = "pillow") -> Pixels | None:
+    def get(self, digest: str, exif: str, decoder: str = "pillow") -> Picture | None:
         if not self._images:
             return None
         with self._lock:
@@ -63,18 +63,19 @@ class DecodedImages:
                 self._images.move_to_end((digest, exif, decoder))
             return image
 
-    def put(self, digest: str, exif: str, image: Pixels, decoder: str = "pillow") -> None:
+    def put(self, digest: str, exif: str, image: Picture, decoder: str = "pillow") -> None:
         """An image over the limit is not kept, nor are others dropped for it."""
-        if image.nbytes > self.limit:
+        size = picture_bytes(image)
+        if size > self.limit:
             return
         with self._lock:
             if (digest, exif, decoder) in self._images:
                 return
             self._images[digest, exif, decoder] = image
-            self.bytes += image.nbytes
+            self.bytes += size
             while self.bytes > self.limit:
                 _, dropped = self._images.popitem(last=False)
-                self.bytes -= dropped.nbytes
+                self.bytes -= picture_bytes(dropped)
 
 
 def default_workers(device: str = "cpu", processes: int = 1) -> int:
@@ -121,7 +122,7 @@ def compute(
             views: Prepared = [
                 make_views(scaled[job.step.scale], job.step, weights.crop_size, choices) for job in by_image[index]
             ]
-        used = image.nbytes
+        used = picture_bytes(image)
         del image, scaled
         trimmer.look(used)
         return views
@@ -158,17 +159,17 @@ def bytes_of(prepared: Prepared) -> int:
 
 def decoded_image(
     dataset: Dataset, index: int, exif: str, decoded: DecodedImages, decoder: str, stages: Stages
-) -> Pixels:
+) -> Picture:
     """Raises BadImage for its content, DataError for a file that is not there as it was."""
     digest = dataset.digests[index]
-    pixels = decoded.get(digest, exif, decoder)
-    if pixels is None:
+    image = decoded.get(digest, exif, decoder)
+    if image is None:
         with stages.timed("read"):
             data = read_image(dataset, index)
         with stages.timed("decode"):
-            pixels = decode(data, exif, decoder)
-        decoded.put(digest, exif, pixels, decoder)
-    return pixels
+            image = decode_picture(data, exif, decoder)
+        decoded.put(digest, exif, image, decoder)
+    return image
 
 
 def _start(session: Session, prepared: Prepared, weights: Weights, stages: Stages) -> Callable[[], Stored]:

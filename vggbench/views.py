@@ -76,7 +76,7 @@ def _resizer(image: Picture, name: str) -> Callable[[int, int], Pixels]:
     import torch
 
     # A copy, for PyTorch warns of arrays that cannot be written to.
-    planes = torch.from_numpy(pixels_of(image).copy()).permute(2, 0, 1)[None]
+    planes = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
 
     def resize(height: int, width: int) -> Pixels:
         scaled = torch.nn.functional.interpolate(planes, (height, width), mode=_TORCH_FILTERS[name], antialias=True)

@@ -15,8 +15,8 @@ USUALLY = (0.5, 1.0)
 LARGE_BYTES, AFTER_LARGE = 1 << 20, (0.0, 0.25)
 
 #: Of malloc.h. glibc raises both by itself when large buffers come and go, up to these values, but only as far as the
-#: largest yet: until then, often to the end, it takes memory from the system for every photograph and gives it back,
-#: and getting the pages anew is a good part of Pillow's time. Once one is set, it leaves both alone.
+#: largest yet: until then, often to the end, it may take memory from the system for every photograph and give it back.
+#: What that costs depends on the sizes: nothing was seen of it over files of many. Once one is set, both stay alone.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _TRIM_BYTES, _MMAP_BYTES = 64 << 20, 32 << 20
 #: A buffer that is freed has the end of its heap looked at from 64 KB on.

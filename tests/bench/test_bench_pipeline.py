@@ -77,7 +77,7 @@ def bare(dataset: Dataset, decoder: str, read: bool) -> Callable[[], float]:
 
     Memory is kept from one image to the next, as in the pipeline.
     """
-    alone, paths = BARE[decoder], [Path(str(image.path)) for image in dataset.images]
+    alone, paths = BARE[decoder], [image.path for image in dataset.images]
     files = [path.read_bytes() for path in paths]
     Trimmer()
 
@@ -121,6 +121,10 @@ class Life:
         self._process.start()
         other.close()
 
+    def begun(self) -> None:
+        """Waits until it has taken a turn that does not count: before that it would be beside the others' turns."""
+        self._turns.recv()
+
     def ask(self) -> None:
         self._turns.send(True)
 
@@ -137,6 +141,7 @@ def live(shift: int, make: Callable[..., Callable[[], float]], arguments: tuple[
     kept = [bytearray(shift), bytearray(513)]  # noqa: F841 - from malloc, until the end
     turn = make(*arguments)
     turn()
+    turns.send(None)
     while turns.recv():
         started = time.perf_counter()
         found = turn()
@@ -173,6 +178,8 @@ def test_decoding_on_all_cores_beside_bare_decoders(benchmark, varied, decoder):
         reading = [Life(next(shifts), bare, varied, decoder, True) for _ in range(cores)]
         ours = Life(next(shifts), through_the_pipeline, varied, decoder)
         try:
+            for each in (*alone, *reading, ours):
+                each.begun()
             for turn in range(TURNS):
                 taken("one bare", alone[turn % cores])
                 taken("one bare, reading", reading[turn % cores])
@@ -195,8 +202,7 @@ def test_decoding_on_all_cores_beside_bare_decoders(benchmark, varied, decoder):
 
 @pytest.mark.parametrize("resize_filter", ["bicubic", "bilinear", "torch-bicubic"])
 def test_three_scales_from_one_decode_beside_three_runs(benchmark, dataset, tmp_path, resize_filter):
-    """All that three runs do more than one is to read and decode, which takes little longer than one rescaling by
-    Pillow's bicubic."""
+    """All that three runs do more than one is to read and decode."""
     weights = random_weights("A", **{**SAMPLE, "width": 1 / 32})
     passes = [Pass("crop", scale, "center", False) for scale in (64, 73, 82)]
     seconds: dict[str, list[float]] = {"one run": [], "three runs": [], "one run, CPU": [], "three runs, CPU": []}

@@ -27,7 +27,7 @@ ANSWER_SECONDS = 4.0
 @nox.session
 def reproduce(session: nox.Session) -> None:
     """The page: the paper's tables beside measured numbers. Arguments after -- go to `vggbench reproduce`."""
-    install(session)
+    install(session, "numba")
     session.run("python", "-m", "vggbench", "reproduce", "--out", "out", *session.posargs)
 
 
@@ -65,7 +65,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def gpu(session: nox.Session) -> None:
     """Builds, checks and times everything on a machine with a GPU. Arguments after -- go to `vggbench gpu`."""
-    install(session)
+    install(session, "numba")
     for extra in ("tensorrt", "torch-tensorrt", "modelopt", "nvml"):
         try:
             session.install("-e", f".[{extra}]", "-c", str(constraints()))

@@ -32,7 +32,19 @@ LAYERS: list[tuple[str, set[str]]] = [
     ),
     (
         "together",
-        {"ranges", "protocols", "variants", "views", "images", "cache", "results", "plan", "weights", "shares"}
+        {
+            "ranges",
+            "protocols",
+            "variants",
+            "views",
+            "resample",
+            "images",
+            "cache",
+            "results",
+            "plan",
+            "weights",
+            "shares",
+        }
         | {"distributed", "sizes"},
     ),
     ("together", {"graphs", "graph", "quantize", "qdq", "engines"}),

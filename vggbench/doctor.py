@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 
-from vggbench import backends, cache, environment, precisions
+from vggbench import backends, cache, environment, precisions, resample
 from vggbench.backends.choice import choose
 from vggbench.errors import BackendUnavailable, StorageError, VggbenchError
 from vggbench.weights import SAMPLE_FAMILY
@@ -32,7 +32,17 @@ class Check:
 
 def examine() -> list[Check]:
     """Every check, the machine first."""
-    return [_python(), _machine(), _gpu(), *_arithmetic(), *_backends(), _cache(), _sample_set(), _family()]
+    return [
+        _python(),
+        _machine(),
+        _gpu(),
+        *_arithmetic(),
+        *_backends(),
+        _rescaling(),
+        _cache(),
+        _sample_set(),
+        _family(),
+    ]
 
 
 def _python() -> Check:
@@ -127,6 +137,15 @@ def _command_in(text: str) -> str:
     """The command that a backend's own message ends in."""
     _, found, command = text.rpartition(": pip install ")
     return f"pip install {command.rstrip('.')}" if found else ""
+
+
+def _rescaling() -> Check:
+    """Compiled and tried, which takes some seconds: nothing less says that it gives this Pillow's pixels."""
+    if resample.load():
+        names = " and ".join(sorted(resample.FILTERS))
+        return Check("rescaling", "ok", f"{names} by compiled code where much is to be done, with Pillow's pixels")
+    why = resample.why()
+    return Check("rescaling", "absent", f"by Pillow itself: {why}", _command_in(why))
 
 
 def _cache() -> Check:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vgg_reference.weights import Preprocess
+from vggbench import resample
 from vggbench.errors import UsageError
 from vggbench.images.decode import Picture, pixels_of, sides
 from vggbench.protocols import GRID_VIEWS, Choices, Pass
@@ -71,6 +72,9 @@ def resized_by(choices: Choices) -> dict[str, str]:
 def _resizer(image: Picture, name: str) -> Callable[[int, int], Pixels]:
     """What makes an image of another height and width by a filter of this name."""
     if name not in _TORCH_FILTERS:
+        compiled = resample.resizer(image, name)
+        if compiled:
+            return compiled
         picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
         return lambda height, width: np.asarray(picture.resize((width, height), _FILTERS[name]))
     import torch

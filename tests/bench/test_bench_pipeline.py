@@ -20,6 +20,7 @@ from PIL import Image
 from test_bench_loop import SAMPLE, photographs
 
 from vgg_reference.weights import random_weights
+from vggbench import resample
 from vggbench.environment import usable_cores
 from vggbench.errors import BackendUnavailable
 from vggbench.images import Dataset
@@ -200,9 +201,22 @@ def test_decoding_on_all_cores_beside_bare_decoders(benchmark, varied, decoder):
     report(benchmark, f"decoding by {decoder} on {cores} cores", found)
 
 
-@pytest.mark.parametrize("resize_filter", ["bicubic", "bilinear", "torch-bicubic"])
-def test_three_scales_from_one_decode_beside_three_runs(benchmark, dataset, tmp_path, resize_filter):
+@pytest.mark.parametrize(
+    ("resize_filter", "by"),
+    [
+        ("bicubic", "compiled"),
+        ("bicubic", "Pillow"),
+        ("bilinear", "compiled"),
+        ("bilinear", "Pillow"),
+        ("torch-bicubic", "PyTorch"),
+    ],
+)
+def test_three_scales_from_one_decode_beside_three_runs(benchmark, dataset, tmp_path, monkeypatch, resize_filter, by):
     """All that three runs do more than one is to read and decode."""
+    if by == "Pillow":
+        monkeypatch.setattr(resample, "_found", "not wanted here")
+    elif by == "compiled":
+        assert resample.load(), resample.why()
     weights = random_weights("A", **{**SAMPLE, "width": 1 / 32})
     passes = [Pass("crop", scale, "center", False) for scale in (64, 73, 82)]
     seconds: dict[str, list[float]] = {"one run": [], "three runs": [], "one run, CPU": [], "three runs, CPU": []}
@@ -225,7 +239,7 @@ def test_three_scales_from_one_decode_beside_three_runs(benchmark, dataset, tmp_
     found = {name: statistics.median(values) for name, values in seconds.items()}
     found["three runs / one run"] = found["three runs"] / found["one run"]
     found["three runs / one run, CPU"] = found["three runs, CPU"] / found["one run, CPU"]
-    report(benchmark, f"three scales of a small A, {resize_filter}", found)
+    report(benchmark, f"three scales of a small A, {resize_filter} by {by}", found)
 
 
 def report(benchmark, what: str, found: dict[str, float]) -> None:

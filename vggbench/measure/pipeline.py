@@ -7,6 +7,7 @@ several MB an image need not be sent from one process to another.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -25,6 +26,7 @@ from vggbench.measure.shards import Stored
 from vggbench.measure.stages import Stages
 from vggbench.measure.stored import Job
 from vggbench.protocols import Choices
+from vggbench.resample import Worth
 from vggbench.views import make_views, rescale_all, to_input
 
 Pixels = npt.NDArray[np.uint8]
@@ -117,17 +119,20 @@ def compute(
             image = decoded_image(dataset, index, choices.exif, decoded, decoder, stages)
         except BadImage as bad:
             return [bad.why] * len(by_image[index])
+        started = time.perf_counter()
         with stages.timed("resize"):
             scaled = rescale_all(image, list(dict.fromkeys(job.step.scale for job in by_image[index])), choices)
             views: Prepared = [
                 make_views(scaled[job.step.scale], job.step, weights.crop_size, choices) for job in by_image[index]
             ]
+        worth.took(time.perf_counter() - started)
         used = picture_bytes(image)
         del image, scaled
         trimmer.look(used)
         return views
 
     order, trimmer = sorted(by_image), Trimmer()
+    worth = Worth(len(order), choices.resize_filter)
     count = workers or default_workers()
     stages.add("threads", count)
     ahead = Ahead(prepare, order, count, AHEAD_BYTES, bytes_of, stages)

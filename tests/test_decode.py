@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vggbench.images.decode import MAX_ASPECT, MAX_PIXELS, BadImage, decode, orientation, split_jpeg
+from vggbench.images.decode import MAX_ASPECT, MAX_PIXELS, BadImage, decode
+from vggbench.images.jpeg import orientation, split_jpeg
 
 RNG = np.random.default_rng(5)
 COARSE = RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)

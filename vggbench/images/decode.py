@@ -27,6 +27,7 @@ from PIL import (
 )
 
 from vggbench.errors import BackendUnavailable, UsageError
+from vggbench.images.jpeg import orientation, split_jpeg
 
 Pixels = npt.NDArray[np.uint8]
 #: A decoded RGB image as its decoder leaves it: Pillow's own, which rescales it without another copy, or (h, w, 3).
@@ -148,6 +149,8 @@ def decode_picture(data: bytes, exif: str = "ignore", decoder: str = "pillow") -
                     return pixels
             image: ImageFile.ImageFile = JpegImagePlugin.JpegImageFile(io.BytesIO(essential))
             _check_claim(*image.size, len(data))
+            if len(essential) > image.decodermaxblock:
+                image = _in_one_piece(image, essential)
         else:
             if kind == "WebP":  # its decoder takes memory on opening
                 _check_size(*_webp_size(data))
@@ -162,6 +165,16 @@ def decode_picture(data: bytes, exif: str = "ignore", decoder: str = "pillow") -
     except Exception as error:  # Pillow raises nearly anything on hostile bytes
         reason = str(error).split("\n", 1)[0].strip() or type(error).__name__
         raise BadImage(f"a {kind} that cannot be decoded: {reason}") from error
+
+
+def _in_one_piece(image: ImageFile.ImageFile, data: bytes) -> ImageFile.ImageFile:
+    """A JPEG decoded without copies in pieces of 64 KB; as it was, if that fails: in pieces a few broken ones pass."""
+    image.decodermaxblock = len(data)
+    try:
+        image.load()
+    except Exception:
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    return image
 
 
 def _plain_jpeg(data: bytes, size: int) -> Pixels | None:
@@ -231,58 +244,6 @@ def _rgb(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
         return image.transpose(turn)
     # Of the files' own classes only JPEG's lets go of the file when it is loaded.
     return image if isinstance(image, JpegImagePlugin.JpegImageFile) or type(image) is Image.Image else image.copy()
-
-
-def split_jpeg(data: bytes) -> tuple[bytes, bytes, bool]:
-    """The JPEG without its metadata segments, its EXIF block (b"" if none), and whether it surely has only one scan.
-
-    Only APP0 (JFIF) and APP14 (Adobe) tell how to decode. Pillow reads the others too, and warns of broken ones. One
-    scan: of a sequential frame whose components are all in its first scan, libjpeg reads no second one. To count the
-    scans of all others takes several percent of decoding, in which no other thread can run.
-    """
-    kept, tags, position, start = [], b"", 2, 0
-    frames: list[tuple[bool, int]] = []  # sequential, components
-    one_scan = False
-    while True:
-        position = data.find(b"\xff", position)  # as Pillow and libjpeg, past junk
-        if position < 0 or position + 4 > len(data):
-            break
-        marker = data[position + 1]
-        if marker in (0x00, 0xFF):
-            position += 1
-        elif 0xD0 <= marker <= 0xD9 or marker in (0x01, 0xC8) or 0xF0 <= marker <= 0xFD:  # without a length
-            position += 2
-        elif marker == 0xDA:
-            one_scan = frames == [(True, data[position + 4] if position + 4 < len(data) else 0)]
-            break
-        else:
-            end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-            if 0xE1 <= marker <= 0xEF and marker != 0xEE:
-                kept.append(data[start:position])
-                start = end
-                if marker == 0xE1 and not tags and data[position + 4 : position + 10] == b"Exif\0\0":
-                    tags = data[position + 10 : end]
-            elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xCC):  # a start of frame; the others are tables
-                frames.append((marker in (0xC0, 0xC1), data[position + 9] if position + 9 < len(data) else 0))
-            position = end
-    return b"".join([*kept, data[start:]]), tags, one_scan
-
-
-def orientation(tags: bytes) -> int:
-    """The orientation (1 to 8) in an EXIF block, 1 if it says none or cannot be read."""
-    order = {b"II*\0": "little", b"MM\0*": "big"}.get(tags[:4])
-    if order is None:
-        return 1
-
-    def number(position: int, size: int) -> int:
-        return int.from_bytes(tags[position : position + size], order)  # type: ignore[arg-type]
-
-    table = number(4, 4)
-    for entry in range(table + 2, table + 2 + 12 * number(table, 2), 12):
-        if number(entry, 2) == 0x0112:
-            value = number(entry + 8, 2)
-            return value if value in _TURNS else 1
-    return 1
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from PIL import (
 )
 
 from vggbench.errors import BackendUnavailable, UsageError
-from vggbench.images.jpeg import orientation, split_jpeg
+from vggbench.images.jpeg import UsualJpeg, orientation, split_jpeg, usual_sides
 
 Pixels = npt.NDArray[np.uint8]
 #: A decoded RGB image as its decoder leaves it: Pillow's own, which rescales it without another copy, or (h, w, 3).
@@ -139,6 +139,9 @@ def decode_picture(data: bytes, exif: str = "ignore", decoder: str = "pillow") -
     kind = _kind(data)
     try:
         if kind == "JPEG":
+            usual = _usual_jpeg(data, exif) if decoder == "pillow" else None
+            if usual is not None:
+                return usual
             essential, tags, one_scan = split_jpeg(data)
             if not one_scan and essential.count(b"\xff\xda") > MAX_SCANS:
                 raise BadImage(f"a JPEG of more than {MAX_SCANS} scans; save it anew")
@@ -165,6 +168,23 @@ def decode_picture(data: bytes, exif: str = "ignore", decoder: str = "pillow") -
     except Exception as error:  # Pillow raises nearly anything on hostile bytes
         reason = str(error).split("\n", 1)[0].strip() or type(error).__name__
         raise BadImage(f"a {kind} that cannot be decoded: {reason}") from error
+
+
+def _usual_jpeg(data: bytes, exif: str) -> Image.Image | None:
+    """By Pillow's decoder alone; None for what is not usual or is refused so, which Pillow's reader decides about.
+
+    Raises BadImage for what the header claims, before memory is taken.
+    """
+    found = usual_sides(data, exif == "apply")
+    if found is None:
+        return None
+    _check_claim(*found, len(data))
+    try:
+        image = UsualJpeg(data, found)
+        image.load()
+    except Exception:
+        return None
+    return image
 
 
 def _in_one_piece(image: ImageFile.ImageFile, data: bytes) -> ImageFile.ImageFile:

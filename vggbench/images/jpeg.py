@@ -1,6 +1,60 @@
-"""What a JPEG file says beside its pixels, read without a decoder."""
+"""What a JPEG file says beside its pixels, read without a decoder; and the usual one, decoded with little more."""
 
 from __future__ import annotations
+
+import io
+
+from PIL import ImageFile
+
+#: Markers of metadata that libjpeg passes over: APP1 to APP13, APP15 and comments.
+_SKIPPED = frozenset([*range(0xE1, 0xEE), 0xEF, 0xFE])
+
+
+def usual_sides(data: bytes, exif: bool) -> tuple[int, int] | None:
+    """(width, height) of the usual JPEG: 8 bits, three components, all in one sequential scan, nothing odd before it.
+
+    None for any other, and for one with an APP1 segment (EXIF) if that is wanted: those are for Pillow's own reader,
+    of whose checks none could fail here.
+    """
+    sides, position, size = None, 2, len(data)
+    while position + 4 <= size and data[position] == 0xFF:
+        marker, length = data[position + 1], data[position + 2] << 8 | data[position + 3]
+        start, position = position + 4, position + 2 + length
+        if length < 2 or position > size:
+            return None
+        if marker == 0xDB:  # whole tables of 8 bits
+            if (length - 2) % 65 or any(number > 3 for number in data[start:position:65]):
+                return None
+        elif marker in (0xC0, 0xC1):
+            if sides is not None or length != 17 or data[start] != 8 or data[start + 5] != 3:
+                return None
+            sides = data[start + 3] << 8 | data[start + 4], data[start + 1] << 8 | data[start + 2]
+        elif marker == 0xDA:
+            return sides if sides and 0 not in sides and length == 12 and data[start] == 3 else None
+        elif marker in (0xE0, 0xEE):
+            if length < 16 if marker == 0xE0 else length < 14:
+                return None
+        elif marker in _SKIPPED:
+            if marker == 0xE1 and exif:
+                return None
+        elif marker not in (0xC4, 0xDD):  # Huffman tables, restart interval
+            return None
+    return None
+
+
+class UsualJpeg(ImageFile.ImageFile):
+    """What usual_sides() has found, as Pillow decodes it, without its reader of headers: that takes the interpreter."""
+
+    format = "JPEG"
+
+    def __init__(self, data: bytes, sides: tuple[int, int]) -> None:
+        self._sides = sides
+        super().__init__(io.BytesIO(data))
+        self.decodermaxblock = len(data)
+
+    def _open(self) -> None:
+        self._size, self._mode = self._sides, "RGB"
+        self.tile = [ImageFile._Tile("jpeg", (0, 0, *self._sides), 0, ("RGB", ""))]
 
 
 def split_jpeg(data: bytes) -> tuple[bytes, bytes, bool]:

@@ -19,6 +19,8 @@ AHEAD_ITEMS = 256
 class _Slot(Generic[T]):
     """One item's result, its size in bytes, or what preparing it raised."""
 
+    __slots__ = ("bytes", "done", "error", "value")
+
     def __init__(self) -> None:
         self.done = False
         self.value: T | None = None
@@ -105,13 +107,18 @@ class Ahead(Generic[T]):
         running = self._begun - self._finished
         return len(self._slots) < AHEAD_ITEMS and self._ready + (running + 1) * mean <= self._budget
 
+    def _has_to_wait(self) -> bool:
+        """Whether a thread has nothing to begin yet; the lock is held."""
+        return not self._closed and self._begun < len(self._items) and not self._room()
+
     def _work(self) -> None:
         while True:
             with self._changed:
-                started = time.perf_counter()
-                while not self._closed and self._begun < len(self._items) and not self._room():
-                    self._changed.wait()
-                self._stages.add("idle", time.perf_counter() - started)
+                if self._has_to_wait():
+                    started = time.perf_counter()
+                    while self._has_to_wait():
+                        self._changed.wait()
+                    self._stages.add("idle", time.perf_counter() - started)
                 if self._closed or self._begun == len(self._items):
                     return
                 slot, item = self._begin()

@@ -44,10 +44,11 @@ class Trimmer:
         mine: _Rest | None = getattr(self._thread, "rest", None)
         if mine is None:
             mine = self._thread.rest = _Rest()
-        with suppress(OSError, AttributeError):
-            if mine.is_over(used):
+        if mine.is_over(used):
+            with suppress(OSError, AttributeError):
                 mine.taken(_trim_thread)
-            if self._process.is_over(used):
+        if self._process.is_over(used):
+            with suppress(OSError, AttributeError):
                 self._process.taken(lambda: ctypes.CDLL(None).malloc_trim(0))
 
 
@@ -56,18 +57,25 @@ class _Rest:
 
     def __init__(self) -> None:
         self._ended, self._took, self._large = time.monotonic(), 0.0, False
+        self._until = self._end()
 
     def is_over(self, used: int) -> bool:
-        self._large |= used >= LARGE_BYTES
+        if used >= LARGE_BYTES and not self._large:
+            self._large = True
+            self._until = self._end()
+        return time.monotonic() >= self._until
+
+    def _end(self) -> float:
         least, most = AFTER_LARGE if self._large else USUALLY
-        return time.monotonic() >= self._ended + min(max(least, self._took / SHARE), most)
+        return self._ended + min(max(least, self._took / SHARE), most)
 
     def taken(self, action: Callable[[], None]) -> None:
         started, self._large = time.monotonic(), False
-        self._ended = started + USUALLY[1]  # no other thread begins the same meanwhile
+        self._until = started + USUALLY[1]  # no other thread begins the same meanwhile
         action()
         self._ended = time.monotonic()
         self._took = self._ended - started
+        self._until = self._end()
 
 
 def _trim_thread() -> None:

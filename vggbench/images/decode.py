@@ -27,7 +27,7 @@ from PIL import (
 )
 
 from vggbench.errors import BackendUnavailable, UsageError
-from vggbench.images.jpeg import UsualJpeg, orientation, split_jpeg, usual_sides
+from vggbench.images.jpeg import orientation, split_jpeg, usual_sides
 
 Pixels = npt.NDArray[np.uint8]
 #: A decoded RGB image as its decoder leaves it: Pillow's own, which rescales it without another copy, or (h, w, 3).
@@ -171,17 +171,18 @@ def decode_picture(data: bytes, exif: str = "ignore", decoder: str = "pillow") -
 
 
 def _usual_jpeg(data: bytes, exif: str) -> Image.Image | None:
-    """By Pillow's decoder alone; None for what is not usual or is refused so, which Pillow's reader decides about.
+    """By Pillow's decoder without its reader of headers; None for what is not usual or refused so: that is for both.
 
-    Raises BadImage for what the header claims, before memory is taken.
+    The reader is Python, which is slower while other threads run, and they while it holds the interpreter. Raises
+    BadImage for what the header claims, before memory is taken.
     """
     found = usual_sides(data, exif == "apply")
     if found is None:
         return None
     _check_claim(*found, len(data))
     try:
-        image = UsualJpeg(data, found)
-        image.load()
+        image = Image.new("RGB", found, None)
+        image.frombytes(data, "jpeg", ("RGB", ""))
     except Exception:
         return None
     return image

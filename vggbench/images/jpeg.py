@@ -1,10 +1,6 @@
-"""What a JPEG file says beside its pixels, read without a decoder; and the usual one, decoded with little more."""
+"""What a JPEG file says beside its pixels, read without a decoder."""
 
 from __future__ import annotations
-
-import io
-
-from PIL import ImageFile
 
 #: Markers of metadata that libjpeg passes over: APP1 to APP13, APP15 and comments.
 _SKIPPED = frozenset([*range(0xE1, 0xEE), 0xEF, 0xFE])
@@ -40,21 +36,6 @@ def usual_sides(data: bytes, exif: bool) -> tuple[int, int] | None:
         elif marker not in (0xC4, 0xDD):  # Huffman tables, restart interval
             return None
     return None
-
-
-class UsualJpeg(ImageFile.ImageFile):
-    """What usual_sides() has found, as Pillow decodes it, without its reader of headers: that takes the interpreter."""
-
-    format = "JPEG"
-
-    def __init__(self, data: bytes, sides: tuple[int, int]) -> None:
-        self._sides = sides
-        super().__init__(io.BytesIO(data))
-        self.decodermaxblock = len(data)
-
-    def _open(self) -> None:
-        self._size, self._mode = self._sides, "RGB"
-        self.tile = [ImageFile._Tile("jpeg", (0, 0, *self._sides), 0, ("RGB", ""))]
 
 
 def split_jpeg(data: bytes) -> tuple[bytes, bytes, bool]:

@@ -17,7 +17,7 @@ NAMES = ("read", "decode", "resize", "upload", "compute", "store", "wait", "help
 ADVICE = {
     "read": "reading the files; put them on a faster disk",
     "decode": "decoding; give it more cores, or --decoder simplejpeg",
-    "resize": "rescaling and cutting; give it more cores, or install vggbench[numba]",
+    "resize": "rescaling and cutting; give it more cores, or the extra numba",
     "upload": "making inputs and copying them to the device",
     "compute": "the network itself",
     "store": "writing posteriors; put the cache on a faster disk",

@@ -132,7 +132,7 @@ OnBad = Annotated[
 Decoder = Annotated[
     str,
     typer.Option(
-        help="Of JPEGs: pillow, or simplejpeg: the same pixels in less time, where it is installed.",
+        help="Of JPEGs: pillow, or simplejpeg with the same pixels, where it is installed.",
         autocompletion=lambda: ["pillow", "simplejpeg"],
         rich_help_panel=_HOW,
     ),

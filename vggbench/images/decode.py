@@ -199,7 +199,7 @@ def _in_one_piece(image: ImageFile.ImageFile, data: bytes) -> ImageFile.ImageFil
 
 
 def _plain_jpeg(data: bytes, size: int) -> Pixels | None:
-    """By simplejpeg, which takes 0.6 of Pillow's time; None for what it refuses, so that Pillow has the last word.
+    """By simplejpeg; None for what it refuses, so that Pillow has the last word.
 
     size: of the whole file in bytes. Raises BadImage for what the header claims, before memory is taken.
     """

@@ -16,7 +16,7 @@ NAMES = ("read", "decode", "resize", "upload", "compute", "store", "wait", "help
 #: What to do about each part that may limit.
 ADVICE = {
     "read": "reading the files; put them on a faster disk",
-    "decode": "decoding; give it more cores, or --decoder simplejpeg",
+    "decode": "decoding; give it more cores",
     "resize": "rescaling and cutting; give it more cores, or the extra numba",
     "upload": "making inputs and copying them to the device",
     "compute": "the network itself",

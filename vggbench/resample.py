@@ -27,7 +27,7 @@ Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-#: Compiling pays once the rescaling that is left would take Pillow so long; it takes 3 to 5 s and saves half or more.
+#: Compiling takes about 3 s and pays once the rescaling that is left would take Pillow so long: it saves half or more.
 WORTH_SECONDS, SEEN = 12.0, 16
 
 #: Small images that are rescaled by Pillow and by what was compiled, before that is trusted: larger, smaller, one side

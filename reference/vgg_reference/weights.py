@@ -114,7 +114,16 @@ def state_dict(weights: Weights) -> dict[str, Tensor]:
                 layer.reset_parameters()
         return initialize_he(model, weights.seed or 0).state_dict()
     with _opened(Path(weights.path)) as file:
-        return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        return {name: _aligned(file.get_tensor(name).float()) for name in file.keys()}  # noqa: SIM118
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The tensor where PyTorch itself would have put it: at 64 bytes, where a mapped file's need not begin.
+
+    On some CPUs matrix products of other addresses are added in another order, so that the same weights under a longer
+    header would give logits that differ in their last bits.
+    """
+    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
 
 
 def load(weights: Weights, *, dense: bool = False, pool_ceil: bool = False) -> VGG:
